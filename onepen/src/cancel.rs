@@ -1,0 +1,77 @@
+//! Cancelling a call from another thread.
+
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering, lock};
+
+/// Something that a token can end.
+pub(crate) trait Cancel: Send + Sync {
+    fn cancel(&self);
+    /// Whether there is nothing left to cancel.
+    fn is_over(&self) -> bool;
+}
+
+struct Inner {
+    cancelled: AtomicBool,
+    watchers: Mutex<Vec<Box<dyn Cancel>>>,
+}
+
+/// Cancels calls that were given it ([`Call::cancel_with`](crate::Call::cancel_with)).
+///
+/// A write that has not started will not run and fails with
+/// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), also while it waits
+/// for SQLite's write lock. A write that has started runs on and its caller
+/// gets its true outcome, so no answer is lost. A read is interrupted.
+#[derive(Clone)]
+pub struct CancelToken {
+    inner: Arc<Inner>,
+}
+
+impl CancelToken {
+    /// A token that is not cancelled.
+    pub fn new() -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                cancelled: AtomicBool::new(false),
+                watchers: Mutex::new(Vec::new()),
+            }),
+        }
+    }
+
+    /// Cancels every call that was given this token, now and from now on.
+    pub fn cancel(&self) {
+        self.inner.cancelled.store(true, Ordering::SeqCst);
+        // Taken out first: a watcher takes the pen's lock, and a call that
+        // registers holds it.
+        let watchers = std::mem::take(&mut *lock(&self.inner.watchers));
+        for watcher in watchers {
+            watcher.cancel();
+        }
+    }
+
+    /// Whether [`cancel`](Self::cancel) was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.inner.cancelled.load(Ordering::SeqCst)
+    }
+
+    /// Registers a call. Its own check of `is_cancelled` must come after.
+    pub(crate) fn watch(&self, watcher: Box<dyn Cancel>) {
+        let mut watchers = lock(&self.inner.watchers);
+        if watchers.len() == watchers.capacity() {
+            watchers.retain(|watcher| !watcher.is_over());
+        }
+        watchers.push(watcher);
+    }
+}
+
+impl Default for CancelToken {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for CancelToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CancelToken")
+            .field("cancelled", &self.is_cancelled())
+            .finish()
+    }
+}

@@ -1,0 +1,217 @@
+//! Opens connections that all look alike, and waits while the file is busy.
+//!
+//! No connection of ours has a busy timeout. Where SQLite would wait blindly
+//! and unstoppably, we ask again ourselves, every millisecond, and look at the
+//! caller's deadline and cancel token in between.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, ffi};
+
+use crate::engine::{GiveUp, Patience};
+use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
+use crate::options::{Durability, Journal, Options};
+
+/// The first SQLite without the WAL-reset bug.
+const FIXED_WAL_RESET: i32 = 3_051_003;
+
+/// How long to sleep between two tries at a lock somebody else holds.
+pub(crate) const POLL: Duration = Duration::from_millis(1);
+
+/// Everything needed to open one more connection to the file.
+pub(crate) struct Connector {
+    pub(crate) path: PathBuf,
+    /// How errors and threads call it.
+    pub(crate) name: Arc<str>,
+    pub(crate) options: Options,
+    /// Flushing is pointless for a database that dies with the process.
+    pub(crate) volatile: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Writer,
+    Reader,
+    Checkpointer,
+}
+
+impl Connector {
+    /// # Errors
+    /// When the path cannot be made absolute.
+    pub(crate) fn new(path: &Path, options: Options, volatile: bool) -> Result<Self> {
+        // Absolute, so that it never starts with `file:`: a SQLite built with
+        // SQLITE_USE_URI would take that for a URI, with options in it that
+        // switch off locking.
+        let path = std::path::absolute(path)
+            .map_err(|error| Error::io(format!("{}: not a usable path", path.display()), error))?;
+        let name = match &options.label {
+            Some(label) => Arc::clone(label),
+            None => match path.file_name() {
+                Some(name) => name.to_string_lossy().into(),
+                None => crate::error::shown(&path),
+            },
+        };
+        if !options.any_sqlite {
+            refuse_wal_reset_bug(rusqlite::version_number())?;
+        }
+        Ok(Self {
+            path,
+            name,
+            options,
+            volatile,
+        })
+    }
+
+    /// Opens a connection and puts every setting in place.
+    pub(crate) fn open(&self, role: Role, patience: &dyn Patience) -> Result<Connection> {
+        let read_only = self.options.read_only;
+        let access = match role {
+            Role::Reader => OpenFlags::SQLITE_OPEN_READ_ONLY,
+            _ if read_only => OpenFlags::SQLITE_OPEN_READ_ONLY,
+            _ => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+        };
+        let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        let since = Instant::now();
+        let connection = retry(patience, WaitedFor::Opening, since, || {
+            Connection::open_with_flags(&self.path, flags)
+        })
+        .map_err(|error| self.context(error))?;
+        retry(patience, WaitedFor::Opening, since, || {
+            self.configure(&connection, role)
+        })
+        .map_err(|error| self.context(error))?;
+        Ok(connection)
+    }
+
+    fn configure(&self, connection: &Connection, role: Role) -> rusqlite::Result<()> {
+        let options = &self.options;
+        connection.busy_timeout(Duration::ZERO)?;
+        connection.set_prepared_statement_cache_capacity(options.statement_cache);
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, false)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, options.foreign_keys)?;
+        // Whoever closes last would checkpoint; only ours, at our time, may.
+        connection.set_db_config(
+            DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE,
+            role != Role::Writer,
+        )?;
+        connection.pragma_update(None, "cache_size", -kibibytes(options.page_cache))?;
+        connection.pragma_update(None, "mmap_size", options.mmap.cast_signed())?;
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        if role != Role::Reader && !options.read_only {
+            self.set_journal(connection)?;
+        }
+        connection.pragma_update(None, "synchronous", self.synchronous())?;
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+        if role == Role::Reader {
+            connection.pragma_update(None, "query_only", true)?;
+        }
+        if let Some(init) = &options.init {
+            init(connection)?;
+        }
+        Ok(())
+    }
+
+    fn synchronous(&self) -> &'static str {
+        match (self.volatile, self.options.durability, self.options.journal) {
+            (true, ..) => "OFF",
+            (_, Durability::Extra, _) => "EXTRA",
+            // NORMAL over a rollback journal may corrupt on a loss of power.
+            (_, Durability::Full, _) | (_, Durability::Normal, Journal::Rollback) => "FULL",
+            (_, Durability::Normal, Journal::Wal) => "NORMAL",
+        }
+    }
+
+    /// Switches the journal, once per file: asking first costs a read, while
+    /// setting wants locks that others hold.
+    fn set_journal(&self, connection: &Connection) -> rusqlite::Result<()> {
+        let wanted = match self.options.journal {
+            Journal::Wal => "wal",
+            Journal::Rollback => "truncate",
+        };
+        let is: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+        if is.eq_ignore_ascii_case(wanted) {
+            return Ok(());
+        }
+        let got: String =
+            connection.pragma_update_and_check(None, "journal_mode", wanted, |row| row.get(0))?;
+        if got.eq_ignore_ascii_case(wanted) {
+            return Ok(());
+        }
+        // SQLite answers with the mode it stayed in: while a pager is busy that
+        // is worth another try, and a file system without shared memory will
+        // answer so for ever, until the caller's patience ends.
+        Err(rusqlite::Error::SqliteFailure(
+            ffi::Error::new(ffi::SQLITE_BUSY),
+            Some(format!(
+                "the journal mode stays `{got}`, `{wanted}` was asked for"
+            )),
+        ))
+    }
+
+    /// Names the database in an error.
+    pub(crate) fn context(&self, error: Error) -> Error {
+        error.with_database(&self.name)
+    }
+}
+
+fn kibibytes(bytes: usize) -> i64 {
+    i64::try_from(bytes / 1024).unwrap_or(i64::MAX).max(1)
+}
+
+fn refuse_wal_reset_bug(version: i32) -> Result<()> {
+    if version >= FIXED_WAL_RESET {
+        return Ok(());
+    }
+    let (major, minor, patch) = (version / 1_000_000, version / 1000 % 1000, version % 1000);
+    Err(Error::new(
+        ErrorKind::Refused,
+        format!(
+            "SQLite {major}.{minor}.{patch} can corrupt a database when one connection checkpoints \
+             while another writes (fixed in 3.51.3, see https://www.sqlite.org/wal.html#walresetbug); \
+             use the `bundled` feature or `Options::any_sqlite`"
+        ),
+    ))
+}
+
+/// Whether trying again, without changing anything, may help: somebody else
+/// has a lock, is recovering, closing, or changing the journal.
+pub(crate) fn is_contention(error: &rusqlite::Error) -> bool {
+    match error.sqlite_error() {
+        // LOCKED is a conflict within this very connection: it does not go away.
+        Some(error) => matches!(
+            error.extended_code & 0xff,
+            ffi::SQLITE_BUSY | ffi::SQLITE_PROTOCOL
+        ),
+        None => false,
+    }
+}
+
+/// Does `attempt` until it is not refused for contention, or `patience` ends.
+pub(crate) fn retry<T>(
+    patience: &dyn Patience,
+    what: WaitedFor,
+    since: Instant,
+    mut attempt: impl FnMut() -> rusqlite::Result<T>,
+) -> Result<T> {
+    loop {
+        let refused = match attempt() {
+            Err(error) if is_contention(&error) => error,
+            other => return other.map_err(Error::from),
+        };
+        if let Some(why) = patience.exhausted() {
+            let waited = Waited::new(what, since.elapsed());
+            return Err(match why {
+                GiveUp::Cancelled => crate::pen::cancelled(waited),
+                GiveUp::Deadline | GiveUp::NobodyWaits => crate::pen::deadline_exceeded(waited),
+            }
+            .with_source(refused));
+        }
+        crate::sync::pause(POLL);
+    }
+}

@@ -1,0 +1,87 @@
+//! What the pen needs from a database, and nothing more.
+//!
+//! The pen never sees SQL. [`crate::sqlite::SqliteEngine`] is the real thing;
+//! the models and the tests of the hand-over run the same pen over a fake.
+
+use std::time::Instant;
+
+use crate::error::{Error, Outcome, Result};
+use crate::sync::Arc;
+
+/// Whoever holds an `&mut Engine` holds the pen.
+pub(crate) trait Engine: Send + 'static {
+    /// Starts a write transaction with SQLite's write lock, waiting for
+    /// strangers as long as `patience` lasts.
+    fn begin(&mut self, patience: &dyn Patience) -> Result<()>;
+    /// Marks the start of a member inside a group.
+    fn savepoint(&mut self) -> Result<()>;
+    /// The member is done and stays.
+    fn release(&mut self) -> Result<()>;
+    /// The member is undone and its savepoint gone.
+    fn rollback_to(&mut self) -> Result<()>;
+    /// Commits. Only a plain `Ok` may be acknowledged to anybody.
+    fn commit(&mut self, patience: &dyn Patience) -> std::result::Result<(), CommitError>;
+    /// Ends the transaction, if there still is one, without a trace.
+    fn rollback(&mut self);
+    /// Whether the transaction is gone (SQLite may roll back on its own).
+    fn is_autocommit(&self) -> bool;
+    /// Whether deferred foreign keys are violated right now.
+    fn owes_foreign_keys(&self) -> bool;
+    /// Puts up the guards around foreign code.
+    fn member_begins(&mut self);
+    /// Takes the guards down and removes what the foreign code left lying
+    /// about: unfinished statements above all.
+    fn member_ends(&mut self);
+    /// Foreign code is about to have the connection to itself.
+    fn exclusive_begins(&mut self);
+    /// It has had it; puts every setting back.
+    fn exclusive_ends(&mut self) -> Result<()>;
+}
+
+/// A failed COMMIT: the same answer for every member of the group.
+#[derive(Debug)]
+pub(crate) struct CommitError {
+    pub(crate) error: Arc<rusqlite::Error>,
+    pub(crate) outcome: Outcome,
+}
+
+/// How long somebody is willing to wait for a lock that others hold.
+pub(crate) trait Patience {
+    /// `None`: go on waiting.
+    fn exhausted(&self) -> Option<GiveUp>;
+}
+
+/// Why a wait ended without what was waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GiveUp {
+    Deadline,
+    Cancelled,
+    /// Everybody for whom the wait was made has gone.
+    NobodyWaits,
+}
+
+/// Patience of a single caller.
+pub(crate) struct Until<'a> {
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) cancel: Option<&'a crate::cancel::CancelToken>,
+}
+
+impl Patience for Until<'_> {
+    fn exhausted(&self) -> Option<GiveUp> {
+        if self
+            .cancel
+            .is_some_and(crate::cancel::CancelToken::is_cancelled)
+        {
+            return Some(GiveUp::Cancelled);
+        }
+        self.deadline
+            .is_some_and(|at| Instant::now() >= at)
+            .then_some(GiveUp::Deadline)
+    }
+}
+
+impl CommitError {
+    pub(crate) fn to_error(&self) -> Error {
+        Error::commit(&self.error, self.outcome)
+    }
+}

@@ -1,0 +1,397 @@
+//! What can go wrong, what it means for the data, and how long was waited.
+//!
+//! Every error answers three questions: *what* ([`Error::kind`]), *is my write
+//! in the database* ([`Error::outcome`]), and *what was waited for and how
+//! long* ([`Error::waited`]). Values bound to statements never appear in it.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The result of everything in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+type Boxed = Box<dyn std::error::Error + Send + Sync>;
+
+/// Whether a write is in the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The transaction is committed; under [`Durability::Full`](crate::Durability::Full)
+    /// it also survives a loss of power.
+    Committed,
+    /// Nothing of the write is in the database, and nothing ever will be.
+    NotCommitted,
+    /// COMMIT failed in a way that leaves both possible: the frames may have
+    /// reached the disk although SQLite was told otherwise, and a crash now
+    /// may bring them back. Nothing retries such a write. Give the write a
+    /// [key](crate::Call::key) and ask [`Database::outcome_of`](crate::Database::outcome_of).
+    Unknown,
+}
+
+/// What a wait was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WaitedFor {
+    /// Nothing was waited for.
+    Nothing,
+    /// Other writers of this process held the pen or stood before us.
+    Pen,
+    /// The write queue was at its bound.
+    QueueSpace,
+    /// SQLite's write lock was held by somebody who does not use this pen:
+    /// another process, or another library in this one.
+    WriteLock,
+    /// All reader connections were in use.
+    Reader,
+    /// Readers had to finish first (only over a rollback journal).
+    Readers,
+    /// Another process was opening, closing or recovering the database.
+    Opening,
+    /// A query ran longer than its deadline allowed.
+    Query,
+}
+
+/// How long a failed call had waited, for what, and behind whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Waited {
+    /// What the wait was for.
+    pub what: WaitedFor,
+    /// How long.
+    pub how_long: Duration,
+    /// How many writes stood before this one when it was queued.
+    pub position: Option<usize>,
+    /// Who held what was waited for, in words, when that is known.
+    pub holder: Option<Arc<str>>,
+}
+
+impl Waited {
+    pub(crate) const NOT: Self = Self {
+        what: WaitedFor::Nothing,
+        how_long: Duration::ZERO,
+        position: None,
+        holder: None,
+    };
+
+    pub(crate) fn new(what: WaitedFor, how_long: Duration) -> Self {
+        Self {
+            what,
+            how_long,
+            ..Self::NOT
+        }
+    }
+}
+
+impl fmt::Display for Waited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.what {
+            WaitedFor::Nothing => return f.write_str("nothing was waited for"),
+            WaitedFor::Pen => "for the pen",
+            WaitedFor::QueueSpace => "for space in the write queue",
+            WaitedFor::WriteLock => "for SQLite's write lock",
+            WaitedFor::Reader => "for a reader connection",
+            WaitedFor::Readers => "for readers to finish",
+            WaitedFor::Opening => "for the database to open",
+            WaitedFor::Query => "for a query",
+        };
+        write!(f, "waited {:.1?} {what}", self.how_long)?;
+        if let Some(position) = self.position {
+            write!(f, ", {position} before it")?;
+        }
+        if let Some(holder) = &self.holder {
+            write!(f, ", held by {holder}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What kind of thing went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// SQLite refused a statement; [`Error::sqlite`] has its answer.
+    Sqlite,
+    /// The closure returned an error of its own ([`Error::other`]).
+    Other,
+    /// The deadline passed before the call had its turn.
+    DeadlineExceeded,
+    /// The call was cancelled before it had its turn.
+    Cancelled,
+    /// The write queue was at its bound and the caller chose not to wait.
+    QueueFull,
+    /// The database handle was closed.
+    Closed,
+    /// A write was started from within a write closure of the same database.
+    Reentrant,
+    /// The handle was made before `fork` and used in the child.
+    Forked,
+    /// A write closure tried what a member of a group may not do.
+    NotAllowed,
+    /// The transaction was rolled back by SQLite under the closure, which
+    /// nevertheless returned `Ok`.
+    TransactionLost,
+    /// COMMIT failed.
+    CommitFailed,
+    /// The file is open in this process with other settings.
+    SettingsDiffer,
+    /// The database was made by a newer version of the program.
+    NewerDatabase,
+    /// Opening was refused: the reason is in the message.
+    Refused,
+    /// The operating system refused something.
+    Io,
+}
+
+enum Source {
+    None,
+    Sqlite(rusqlite::Error),
+    // One failed COMMIT is the answer to every member of its group.
+    Shared(Arc<rusqlite::Error>),
+    // One refused BEGIN likewise.
+    Same(Arc<Error>),
+    Other(Boxed),
+}
+
+struct Inner {
+    kind: ErrorKind,
+    outcome: Outcome,
+    message: Cow<'static, str>,
+    waited: Waited,
+    label: Option<Arc<str>>,
+    database: Option<Arc<str>>,
+    source: Source,
+}
+
+/// An error of this crate. One pointer wide.
+pub struct Error(Box<Inner>);
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            outcome: Outcome::NotCommitted,
+            message: message.into(),
+            waited: Waited::NOT,
+            label: None,
+            database: None,
+            source: Source::None,
+        }))
+    }
+
+    /// Wraps an error of your own, so that a closure can return it and its
+    /// write is undone. [`Error::downcast_ref`] and [`Error::into_other`] give it back.
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// let refused = db
+    ///     .write(|_tx| -> onepen::Result<()> { Err(onepen::Error::other("not enough money")) })
+    ///     .unwrap_err();
+    /// assert_eq!(refused.to_string(), "not enough money");
+    /// assert_eq!(refused.outcome(), onepen::Outcome::NotCommitted);
+    /// # Ok(()) }
+    /// ```
+    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        let mut wrapped = Self::new(ErrorKind::Other, "");
+        wrapped.0.source = Source::Other(error.into());
+        wrapped
+    }
+
+    pub(crate) fn sqlite_error(error: rusqlite::Error) -> Self {
+        let mut wrapped = Self::new(ErrorKind::Sqlite, "");
+        wrapped.0.source = Source::Sqlite(error);
+        wrapped
+    }
+
+    pub(crate) fn commit(error: &Arc<rusqlite::Error>, outcome: Outcome) -> Self {
+        let mut wrapped = Self::new(
+            ErrorKind::CommitFailed,
+            match outcome {
+                Outcome::Unknown => {
+                    "COMMIT failed on the way to the disk; whether it is committed is unknown"
+                }
+                _ => "COMMIT failed; nothing was written",
+            },
+        );
+        wrapped.0.outcome = outcome;
+        wrapped.0.source = Source::Shared(Arc::clone(error));
+        wrapped
+    }
+
+    /// The same failure, for another of those it befell.
+    pub(crate) fn same_as(error: &Arc<Self>) -> Self {
+        let mut same = Self::new(error.kind(), "");
+        same.0.outcome = error.outcome();
+        same.0.waited = error.waited().clone();
+        same.0.source = Source::Same(Arc::clone(error));
+        same
+    }
+
+    pub(crate) fn io(doing: impl Into<Cow<'static, str>>, error: std::io::Error) -> Self {
+        let mut wrapped = Self::new(ErrorKind::Io, doing);
+        wrapped.0.source = Source::Other(error.into());
+        wrapped
+    }
+
+    pub(crate) fn with_waited(mut self, waited: Waited) -> Self {
+        self.0.waited = waited;
+        self
+    }
+
+    pub(crate) fn with_label(mut self, label: Option<Arc<str>>) -> Self {
+        if self.0.label.is_none() {
+            self.0.label = label;
+        }
+        self
+    }
+
+    pub(crate) fn with_database(mut self, database: &Arc<str>) -> Self {
+        if self.0.database.is_none() && self.0.kind != ErrorKind::Other {
+            self.0.database = Some(Arc::clone(database));
+        }
+        self
+    }
+
+    pub(crate) fn with_source(mut self, error: rusqlite::Error) -> Self {
+        self.0.source = Source::Sqlite(error);
+        self
+    }
+
+    /// What kind of thing went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Whether the write is in the database. For reads this is always
+    /// [`Outcome::NotCommitted`].
+    pub fn outcome(&self) -> Outcome {
+        self.0.outcome
+    }
+
+    /// What was waited for and how long.
+    pub fn waited(&self) -> &Waited {
+        &self.0.waited
+    }
+
+    /// The label the call was given ([`Call::label`](crate::Call::label)).
+    pub fn label(&self) -> Option<&str> {
+        self.0.label.as_deref()
+    }
+
+    /// SQLite's own error, when there is one.
+    pub fn sqlite(&self) -> Option<&rusqlite::Error> {
+        match &self.0.source {
+            Source::Sqlite(error) => Some(error),
+            Source::Shared(error) => Some(error),
+            Source::Same(error) => error.sqlite(),
+            Source::None | Source::Other(_) => None,
+        }
+    }
+
+    /// SQLite's extended result code, when there is one
+    /// (<https://www.sqlite.org/rescode.html>).
+    pub fn sqlite_code(&self) -> Option<i32> {
+        self.sqlite()?
+            .sqlite_error()
+            .map(|error| error.extended_code)
+    }
+
+    /// The error that a closure returned through [`Error::other`], if it is an `E`.
+    pub fn downcast_ref<E: std::error::Error + 'static>(&self) -> Option<&E> {
+        match &self.0.source {
+            Source::Other(error) => error.downcast_ref(),
+            Source::Same(error) => error.downcast_ref(),
+            _ => None,
+        }
+    }
+
+    /// Takes back what was given to [`Error::other`].
+    ///
+    /// # Errors
+    /// Gives the error back unchanged when it is not of kind [`ErrorKind::Other`].
+    pub fn into_other(mut self) -> Result<Box<dyn std::error::Error + Send + Sync>, Self> {
+        if self.0.kind != ErrorKind::Other {
+            return Err(self);
+        }
+        match std::mem::replace(&mut self.0.source, Source::None) {
+            Source::Other(error) => Ok(error),
+            _ => Err(self),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.0;
+        if let Some(label) = &inner.label {
+            write!(f, "{label}: ")?;
+        }
+        if let Some(database) = &inner.database {
+            write!(f, "{database}: ")?;
+        }
+        f.write_str(&inner.message)?;
+        let separator = if inner.message.is_empty() { "" } else { ": " };
+        match &inner.source {
+            Source::None => {}
+            Source::Sqlite(error) => write!(f, "{separator}{}", Redacted(error))?,
+            Source::Shared(error) => write!(f, "{separator}{}", Redacted(error))?,
+            Source::Same(error) => return write!(f, "{error}"),
+            Source::Other(error) => write!(f, "{separator}{error}")?,
+        }
+        if inner.waited.what != WaitedFor::Nothing {
+            write!(f, " ({})", inner.waited)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Error({:?}, {:?}: {self})", self.0.kind, self.0.outcome)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.0.source {
+            Source::None => None,
+            Source::Sqlite(error) => Some(error),
+            Source::Shared(error) => Some(&**error),
+            Source::Same(error) => error.source(),
+            Source::Other(error) => Some(&**error),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::sqlite_error(error)
+    }
+}
+
+/// rusqlite's message, save where it would print a value that came from a row
+/// or from a parameter.
+struct Redacted<'a>(&'a rusqlite::Error);
+
+impl fmt::Display for Redacted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use rusqlite::Error as E;
+        match self.0 {
+            E::IntegralValueOutOfRange(column, _) => {
+                write!(f, "integer in column {column} is out of range")
+            }
+            E::FromSqlConversionFailure(column, kind, _) => {
+                write!(f, "column {column} of type {kind} does not convert")
+            }
+            E::ToSqlConversionFailure(_) => f.write_str("a parameter does not convert"),
+            error => write!(f, "{error}"),
+        }
+    }
+}
+
+/// The path of a database as errors show it.
+pub(crate) fn shown(path: &std::path::Path) -> Arc<str> {
+    PathBuf::from(path).display().to_string().into()
+}

@@ -1,0 +1,327 @@
+//! What a user may tune, and what is chosen when nobody does.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::migrate::Migrations;
+use crate::pen::{Limits, WhenFull};
+
+/// What an acknowledged write survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Durability {
+    /// `synchronous=FULL`: an acknowledged write survives a loss of power. One
+    /// flush for each *group* of writes.
+    #[default]
+    Full,
+    /// `synchronous=NORMAL`: an acknowledged write survives the death of the
+    /// program, but the last ones before a loss of power may be gone. The
+    /// database stays consistent (<https://www.sqlite.org/wal.html>). Over a
+    /// rollback journal SQLite itself gives this less meaning; onepen uses
+    /// [`Full`](Self::Full) there.
+    Normal,
+    /// `synchronous=EXTRA`: like `Full`, and over a rollback journal also the
+    /// directory entry is flushed.
+    Extra,
+}
+
+/// Which journal SQLite keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Journal {
+    /// The write-ahead log: readers and the writer do not wait for each other.
+    #[default]
+    Wal,
+    /// The rollback journal in TRUNCATE mode, for where a write-ahead log is
+    /// impossible. Every write then waits for the readers of this process to
+    /// finish, and readers wait for the write.
+    Rollback,
+}
+
+pub(crate) type Init = Arc<dyn Fn(&rusqlite::Connection) -> rusqlite::Result<()> + Send + Sync>;
+
+/// How to open a [`Database`](crate::Database).
+///
+/// ```
+/// # fn main() -> onepen::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// use std::time::Duration;
+/// let db = onepen::Options::new()
+///     .durability(onepen::Durability::Normal)
+///     .readers(8)
+///     .wait(Duration::from_secs(2))
+///     .label("orders")
+///     .open(dir.path().join("app.db"))?;
+/// # db.close() }
+/// ```
+#[derive(Clone)]
+#[must_use = "options do nothing until `open`"]
+pub struct Options {
+    pub(crate) durability: Durability,
+    pub(crate) journal: Journal,
+    pub(crate) readers: usize,
+    pub(crate) statement_cache: usize,
+    pub(crate) page_cache: usize,
+    pub(crate) mmap: u64,
+    pub(crate) wait: Duration,
+    pub(crate) limits: Limits,
+    pub(crate) foreign_keys: bool,
+    pub(crate) label: Option<Arc<str>>,
+    pub(crate) init: Option<Init>,
+    pub(crate) read_only: bool,
+    pub(crate) any_file_system: bool,
+    pub(crate) any_sqlite: bool,
+    pub(crate) wal_pages: u32,
+    pub(crate) reader_hold: Duration,
+    pub(crate) key_lifetime: Duration,
+    pub(crate) migrations: Option<Migrations>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            durability: Durability::default(),
+            journal: Journal::default(),
+            readers: 8,
+            statement_cache: 64,
+            page_cache: 8 << 20,
+            mmap: 0,
+            wait: Duration::from_secs(10),
+            limits: Limits::default(),
+            foreign_keys: true,
+            label: None,
+            init: None,
+            read_only: false,
+            any_file_system: false,
+            any_sqlite: false,
+            wal_pages: 4096,
+            reader_hold: Duration::from_millis(20),
+            key_lifetime: Duration::from_secs(24 * 60 * 60),
+            migrations: None,
+        }
+    }
+}
+
+impl Options {
+    /// The defaults: write-ahead log, `synchronous=FULL`, foreign keys on, 8
+    /// readers, waits of at most 10 seconds.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What an acknowledged write survives. Default: [`Durability::Full`].
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Which journal to keep. Default: [`Journal::Wal`].
+    pub fn journal(mut self, journal: Journal) -> Self {
+        self.journal = journal;
+        self
+    }
+
+    /// The most reader connections, and so the most reads at the same moment
+    /// (at least 1). They are opened when first needed. Default: 8.
+    pub fn readers(mut self, readers: usize) -> Self {
+        self.readers = readers.max(1);
+        self
+    }
+
+    /// How many prepared statements each connection keeps. Default: 64.
+    pub fn statement_cache(mut self, statements: usize) -> Self {
+        self.statement_cache = statements;
+        self
+    }
+
+    /// Bytes of page cache for each connection. Default: 8 MiB.
+    pub fn page_cache(mut self, bytes: usize) -> Self {
+        self.page_cache = bytes;
+        self
+    }
+
+    /// Bytes of the file each connection may map into memory. Default: 0,
+    /// because a file truncated by somebody else under a mapping is a SIGBUS.
+    pub fn mmap(mut self, bytes: u64) -> Self {
+        self.mmap = bytes;
+        self
+    }
+
+    /// The longest any call waits for its turn, unless it brings a
+    /// [deadline of its own](crate::Call::deadline). Default: 10 seconds.
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// The bounds of the write queue: how many writes and how many bytes of
+    /// them may be queued, and what happens to a caller beyond that. Default:
+    /// 131,072 writes, 64 MiB, [`WhenFull::Wait`].
+    pub fn queue(mut self, writes: usize, bytes: usize, when_full: WhenFull) -> Self {
+        self.limits.queue_members = writes.max(1);
+        self.limits.queue_bytes = bytes;
+        self.limits.when_full = when_full;
+        self
+    }
+
+    /// The bounds of a group: how many writes, how many bytes, and how long the
+    /// write lock is held before COMMIT. Default: 4,096 writes, 16 MiB, 5 ms.
+    pub fn group(mut self, writes: usize, bytes: usize, held: Duration) -> Self {
+        self.limits.group_members = writes.max(1);
+        self.limits.group_bytes = bytes;
+        self.limits.group_time = held;
+        self
+    }
+
+    /// Whether foreign keys are enforced. Default: yes.
+    pub fn foreign_keys(mut self, enforced: bool) -> Self {
+        self.foreign_keys = enforced;
+        self
+    }
+
+    /// A name for this database in errors, spans and thread names. Default: the
+    /// file's name.
+    pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// Runs on every connection right after it was opened: the place for
+    /// functions, collations and pragmas of your own. May run many times, on
+    /// any thread.
+    pub fn on_connect<F>(mut self, init: F) -> Self
+    where
+        F: Fn(&rusqlite::Connection) -> rusqlite::Result<()> + Send + Sync + 'static,
+    {
+        self.init = Some(Arc::new(init));
+        self
+    }
+
+    /// Opens for reading only: no pen, every write is refused. Default: no.
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// Accepts network and virtual-machine file systems, on which SQLite's locks
+    /// or shared memory are known not to work
+    /// (<https://www.sqlite.org/faq.html#q5>). Default: refuse them by name.
+    pub fn any_file_system(mut self, accepted: bool) -> Self {
+        self.any_file_system = accepted;
+        self
+    }
+
+    /// Accepts a SQLite older than 3.51.3, which can corrupt a database in
+    /// write-ahead mode when two connections write and checkpoint at the same
+    /// moment (<https://www.sqlite.org/wal.html#walresetbug>). Default: refuse.
+    pub fn any_sqlite(mut self, accepted: bool) -> Self {
+        self.any_sqlite = accepted;
+        self
+    }
+
+    /// How many pages the write-ahead log may hold before it is reset, and how
+    /// long new readers may be held back for that. The log grows beyond it only
+    /// while a reader that does not end keeps it from being reset. Default:
+    /// 4,096 pages, 20 ms.
+    pub fn wal_limit(mut self, pages: u32, hold_readers: Duration) -> Self {
+        self.wal_pages = pages.max(16);
+        self.reader_hold = hold_readers;
+        self
+    }
+
+    /// How long an idempotency key is remembered
+    /// ([`Call::key`](crate::Call::key)). Default: 24 hours.
+    pub fn key_lifetime(mut self, lifetime: Duration) -> Self {
+        self.key_lifetime = lifetime;
+        self
+    }
+
+    /// Brings the schema up to date at open ([`Migrations`]).
+    pub fn migrations(mut self, migrations: Migrations) -> Self {
+        self.migrations = Some(migrations);
+        self
+    }
+
+    /// Opens the database at `path`, creating it if it is not there. `path` is
+    /// a path, never a URI.
+    ///
+    /// A file that is open in this process already shares its pen, its readers
+    /// and its settings with the new handle.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::SettingsDiffer`](crate::ErrorKind::SettingsDiffer): the
+    ///   file is open in this process with other options; they are named.
+    /// - [`ErrorKind::Refused`](crate::ErrorKind::Refused): a network file
+    ///   system, a hard-linked file, a SQLite with the WAL-reset bug.
+    /// - [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded):
+    ///   other processes kept the database locked for longer than
+    ///   [`wait`](Self::wait).
+    /// - [`ErrorKind::NewerDatabase`](crate::ErrorKind::NewerDatabase): see
+    ///   [`Migrations`].
+    pub fn open(self, path: impl AsRef<Path>) -> Result<crate::Database> {
+        crate::Database::open_with(path.as_ref(), self)
+    }
+
+    /// Opens a private database that is gone with its last handle: the same
+    /// code over the same engine, for tests. It lives in memory where the
+    /// system has a file system for that (`/dev/shm` on Linux), else in the
+    /// directory for temporary files, and is never flushed.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and when no temporary directory can be made.
+    pub fn open_in_memory(self) -> Result<crate::Database> {
+        crate::Database::open_in_memory_with(self)
+    }
+
+    /// Names the settings in which two opens of the same file disagree.
+    pub(crate) fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let same_init = match (&self.init, &other.init) {
+            (None, None) => true,
+            (Some(one), Some(two)) => Arc::ptr_eq(one, two),
+            _ => false,
+        };
+        [
+            ("durability", self.durability == other.durability),
+            ("journal", self.journal == other.journal),
+            ("readers", self.readers == other.readers),
+            (
+                "statement_cache",
+                self.statement_cache == other.statement_cache,
+            ),
+            ("page_cache", self.page_cache == other.page_cache),
+            ("mmap", self.mmap == other.mmap),
+            ("wait", self.wait == other.wait),
+            ("queue or group", self.limits == other.limits),
+            ("foreign_keys", self.foreign_keys == other.foreign_keys),
+            ("label", self.label == other.label),
+            ("on_connect", same_init),
+            ("read_only", self.read_only == other.read_only),
+            (
+                "wal_limit",
+                (self.wal_pages, self.reader_hold) == (other.wal_pages, other.reader_hold),
+            ),
+            ("key_lifetime", self.key_lifetime == other.key_lifetime),
+        ]
+        .into_iter()
+        .filter_map(|(name, same)| (!same).then_some(name))
+        .collect()
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("durability", &self.durability)
+            .field("journal", &self.journal)
+            .field("readers", &self.readers)
+            .field("wait", &self.wait)
+            .field("limits", &self.limits)
+            .field("foreign_keys", &self.foreign_keys)
+            .field("label", &self.label)
+            .field("read_only", &self.read_only)
+            .finish_non_exhaustive()
+    }
+}

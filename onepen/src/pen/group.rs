@@ -1,0 +1,588 @@
+//! Running the queue as groups.
+//!
+//! A group is one transaction: `BEGIN IMMEDIATE`, its members in the order
+//! they came, `COMMIT`, and only then the answers. Members are independent of
+//! each other, and two ways of running them give that:
+//!
+//! * **bare**: nothing around a member. As long as every member succeeds, this
+//!   is right and costs nothing. When one fails, whatever it changed is still
+//!   there, so the whole transaction is rolled back and everybody is run again,
+//!   with
+//! * **savepoints**: one around every member, rolled back when it fails. A group
+//!   in which somebody failed is followed by groups run this way for a while
+//!   (`WARY_GROUPS`), so a program whose writes often fail pays for savepoints
+//!   rather than for running twice.
+//!
+//! Running again is sound because closures are re-runnable by contract, and
+//! because no answer of an undone run is ever delivered: not a value, and not
+//! an error either (it may be about a neighbour's row that is gone).
+//!
+//! SQLite may end the transaction under a member (`ON CONFLICT ROLLBACK`, an
+//! interrupted write, an I/O error). Then everybody before that member is run
+//! again as a group, and that member in a transaction of its own, where its
+//! rollback is nobody else's business.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use super::job::{Kind, Member, Ticket};
+use super::queue::Queued;
+use super::{Held, Pen, Wake, WhileSomebodyWaits, gave_up, patience};
+use crate::engine::{Engine, GiveUp, Patience, Until};
+use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
+use crate::sync::{Arc, Ordering, lock};
+
+/// Groups run with savepoints after one in which a member failed.
+const WARY_GROUPS: u32 = 64;
+
+/// Members claimed at a time: few enough that what was claimed is also run
+/// within the group's time, many enough that the lock is not the cost.
+const CLAIM: usize = 32;
+
+/// A claimed job, and whether it must have a transaction of its own.
+struct Claimed<E> {
+    job: Queued<E>,
+    alone: bool,
+}
+
+/// The writer thread's own memory of the group it runs.
+pub(crate) struct Group<E> {
+    /// Run, with their answers, waiting for the COMMIT.
+    members: Vec<Queued<E>>,
+    /// To be run next.
+    claimed: VecDeque<Claimed<E>>,
+    wary: u32,
+    last_size: usize,
+    wake: Wake,
+}
+
+/// How one pass over the claimed ended. The transaction is open after
+/// `Everybody`, and rolled back after the others.
+enum Pass {
+    Everybody,
+    /// A bare member failed after others: run everybody again with savepoints.
+    Again,
+    /// SQLite ended the transaction under the last of `members`.
+    Gone,
+    /// The first member failed; it has its answer.
+    FirstFailed,
+}
+
+impl<E: Engine> Group<E> {
+    pub(crate) fn new() -> Self {
+        Self {
+            members: Vec::new(),
+            claimed: VecDeque::new(),
+            wary: 0,
+            last_size: 0,
+            wake: Wake::default(),
+        }
+    }
+
+    pub(crate) fn last_size(&self) -> usize {
+        self.last_size
+    }
+
+    /// Answers everybody after a bug of ours; nobody may wait for ever.
+    pub(crate) fn abandon(&mut self, pen: &Pen<E>) {
+        let claimed = self.claimed.drain(..).map(|claimed| claimed.job);
+        for job in self.members.drain(..).chain(claimed) {
+            job.fail(Error::new(
+                ErrorKind::Closed,
+                "a bug in onepen ended this write",
+            ));
+            self.wake.add(&*job);
+        }
+        self.wake.wake_all(pen);
+    }
+
+    /// Fails everybody who was claimed, all for the same reason.
+    fn fail_all(&mut self, error: impl Fn() -> Error) {
+        let claimed = self.claimed.drain(..).map(|claimed| claimed.job);
+        for job in self.members.drain(..).chain(claimed) {
+            job.fail(error().with_label(job.header().label.clone()));
+            self.wake.add(&*job);
+        }
+    }
+}
+
+impl<E: Engine> Held<'_, E> {
+    /// Serves the head of the queue: one group, or one job that goes alone.
+    pub(crate) fn run_group(&mut self, group: &mut Group<E>) {
+        let pen = self.pen;
+        let Some(engine) = self.engine.as_deref_mut() else {
+            return;
+        };
+        group.last_size = 0;
+        let kind = lock(&pen.state).queue.next_kind();
+        match kind {
+            None => return,
+            Some(Kind::Exclusive) => run_exclusive(pen, engine, group),
+            Some(Kind::Grouped | Kind::Alone) => run_turn(pen, engine, group),
+        }
+        group.wake.wake_all(pen);
+    }
+
+    /// Runs the closure of a caller that found the pen free, on its own thread.
+    pub(crate) fn run_alone<T, C>(
+        &mut self,
+        ticket: &Ticket,
+        kind: Kind,
+        since: Instant,
+        call: &mut C,
+    ) -> std::thread::Result<Result<T>>
+    where
+        C: FnMut(&mut E) -> Result<T>,
+    {
+        let pen = self.pen;
+        let Some(engine) = self.engine.as_deref_mut() else {
+            return Ok(Err(Error::new(
+                ErrorKind::Closed,
+                "the pen was not in hand",
+            )));
+        };
+        let answer = match kind {
+            Kind::Exclusive => {
+                let mut ran = None;
+                exclusively(pen, engine, |engine| {
+                    ran = Some(catch_unwind(AssertUnwindSafe(|| call(engine))));
+                })
+                .err()
+                .map_or_else(|| ran.take(), |error| Some(Ok(Err(error))))
+                .unwrap_or_else(|| Ok(Err(never_ran())))
+            }
+            Kind::Grouped | Kind::Alone => {
+                transact(pen, engine, &patience(ticket, since), since, |engine| {
+                    catch_unwind(AssertUnwindSafe(|| call(engine)))
+                })
+            }
+        };
+        pen.tally.turn(1, since.elapsed());
+        answer.map(|answer| answer.map_err(|error| error.with_label(ticket.label.clone())))
+    }
+}
+
+fn never_ran() -> Error {
+    Error::new(
+        ErrorKind::Closed,
+        "bug in onepen: an exclusive closure did not run",
+    )
+}
+
+fn lost() -> Error {
+    Error::new(
+        ErrorKind::TransactionLost,
+        "SQLite rolled the transaction back while the closure ran, and the closure returned Ok; \
+         nothing was written",
+    )
+}
+
+/// BEGIN, bracketed so that others can say what is waited for.
+fn begin<E: Engine>(pen: &Pen<E>, engine: &mut E, patience: &dyn Patience) -> Result<()> {
+    pen.at_write_lock.store(true, Ordering::Relaxed);
+    let begun = engine.begin(patience);
+    pen.at_write_lock.store(false, Ordering::Relaxed);
+    begun
+}
+
+/// One closure in a transaction of its own.
+fn transact<E: Engine, T>(
+    pen: &Pen<E>,
+    engine: &mut E,
+    patience: &dyn Patience,
+    since: Instant,
+    call: impl FnOnce(&mut E) -> std::thread::Result<Result<T>>,
+) -> std::thread::Result<Result<T>> {
+    if let Some(why) = patience_at_start(patience) {
+        return Ok(Err(gave_up(
+            why,
+            Waited::new(WaitedFor::Pen, since.elapsed()),
+        )));
+    }
+    if let Err(error) = begin(pen, engine, patience) {
+        return Ok(Err(error));
+    }
+    let ran = member(pen, engine, call);
+    match ran {
+        Ok(Ok(_)) if engine.is_autocommit() => Ok(Err(lost())),
+        Ok(Ok(value)) => match engine.commit(patience) {
+            Ok(()) => Ok(Ok(value)),
+            Err(failed) => {
+                engine.rollback();
+                Ok(Err(failed.to_error()))
+            }
+        },
+        failed => {
+            engine.rollback();
+            failed
+        }
+    }
+}
+
+/// A cancelled token ends even a call that would not have to wait. A deadline
+/// does not: it bounds waiting, and there was none.
+fn patience_at_start(patience: &dyn Patience) -> Option<GiveUp> {
+    patience.exhausted().filter(|why| *why == GiveUp::Cancelled)
+}
+
+/// Runs foreign code between the guards.
+fn member<E: Engine, R>(pen: &Pen<E>, engine: &mut E, call: impl FnOnce(&mut E) -> R) -> R {
+    let inside = pen.enter();
+    engine.member_begins();
+    let ran = call(engine);
+    engine.member_ends();
+    drop(inside);
+    ran
+}
+
+fn exclusively<E: Engine>(pen: &Pen<E>, engine: &mut E, call: impl FnOnce(&mut E)) -> Result<()> {
+    let inside = pen.enter();
+    engine.exclusive_begins();
+    call(engine);
+    drop(inside);
+    engine.exclusive_ends()
+}
+
+fn run_exclusive<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>) {
+    let job = {
+        let mut state = lock(&pen.state);
+        let Some(job) = state.queue.claim() else {
+            return;
+        };
+        state.holder.label.clone_from(&job.header().label);
+        job
+    };
+    let started = Instant::now();
+    let waited = started - job.header().since;
+    if let Err(error) = exclusively(pen, engine, |engine| {
+        job.run(engine);
+    }) {
+        job.fail(error);
+    }
+    pen.tally.waited(waited);
+    pen.tally.turn(1, started.elapsed());
+    group.last_size = 1;
+    group.wake.add(&*job);
+}
+
+/// One turn with the write lock: as many members as the bounds allow.
+fn run_turn<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>) {
+    if let Err(error) = begin(pen, engine, &WhileSomebodyWaits(pen)) {
+        if error.kind() == ErrorKind::DeadlineExceeded {
+            return; // everybody gave up and has been answered
+        }
+        // The database itself refused. It is everybody's answer who waits now.
+        claim_all(pen, group);
+        fail_all(group, error);
+        return;
+    }
+    let started = Instant::now();
+    let mut bounds = Bounds::of(pen, started);
+    bounds.claim(pen, group);
+    if group.claimed.is_empty() {
+        engine.rollback(); // they were cancelled while we waited for the lock
+        return;
+    }
+    let mut wary = group.wary > 0;
+    group.wary = group.wary.saturating_sub(1);
+    loop {
+        if group.claimed.front().is_some_and(|first| first.alone) {
+            run_begun_alone(pen, engine, group);
+        } else {
+            match pass(pen, engine, group, &mut bounds, wary) {
+                Pass::Everybody => commit(engine, group),
+                Pass::FirstFailed => group.wary = WARY_GROUPS,
+                Pass::Again => {
+                    group.wary = WARY_GROUPS;
+                    wary = true;
+                    run_again(group, None);
+                }
+                Pass::Gone => {
+                    group.wary = WARY_GROUPS;
+                    let culprit = group.members.pop();
+                    run_again(group, culprit);
+                }
+            }
+        }
+        // From here on only those who were claimed: they cannot be cancelled
+        // any more, and a turn that others may join for ever would never end.
+        bounds.closed = true;
+        if group.claimed.is_empty() {
+            break;
+        }
+        let patience = patience_of_all(group);
+        if let Err(error) = begin(pen, engine, &patience) {
+            fail_all(group, error);
+            break;
+        }
+    }
+    pen.tally.turn(group.last_size, started.elapsed());
+    pen.next_epoch();
+}
+
+/// Puts everybody who ran back in line, in order; the culprit by itself.
+fn run_again<E>(group: &mut Group<E>, culprit: Option<Queued<E>>) {
+    if let Some(job) = culprit {
+        group.claimed.push_front(Claimed { job, alone: true });
+    }
+    for job in group.members.drain(..).rev() {
+        group.claimed.push_front(Claimed { job, alone: false });
+    }
+}
+
+/// Runs the claimed, and whoever else may join, in the open transaction.
+fn pass<E: Engine>(
+    pen: &Pen<E>,
+    engine: &mut E,
+    group: &mut Group<E>,
+    bounds: &mut Bounds,
+    wary: bool,
+) -> Pass {
+    loop {
+        if group.claimed.is_empty() {
+            bounds.claim(pen, group);
+        }
+        if group.claimed.front().is_none_or(|next| next.alone) {
+            return Pass::Everybody;
+        }
+        let Some(Claimed { job, .. }) = group.claimed.pop_front() else {
+            return Pass::Everybody;
+        };
+        let fate = if wary {
+            run_with_savepoint(pen, engine, &*job)
+        } else {
+            run_bare(pen, engine, &*job)
+        };
+        let first = group.members.is_empty();
+        group.members.push(job);
+        match fate {
+            Fate::Stays => {}
+            // Nobody else's work is in the transaction, so this answer is final
+            // and nobody has to run again.
+            Fate::Failed { gone } if first => {
+                engine.rollback();
+                if let Some(job) = group.members.pop() {
+                    if gone {
+                        fail_if_ok(&*job);
+                    }
+                    group.last_size += 1;
+                    group.wake.add(&*job);
+                }
+                return Pass::FirstFailed;
+            }
+            Fate::Failed { gone } => {
+                engine.rollback();
+                return if gone || wary {
+                    Pass::Gone
+                } else {
+                    Pass::Again
+                };
+            }
+        }
+    }
+}
+
+enum Fate {
+    /// The member is done, or was undone by itself alone.
+    Stays,
+    /// It has to be undone, and only undoing everybody does that.
+    Failed { gone: bool },
+}
+
+fn run_bare<E: Engine>(pen: &Pen<E>, engine: &mut E, job: &dyn Member<E>) -> Fate {
+    let fine = member(pen, engine, |engine| job.run(engine));
+    if engine.is_autocommit() {
+        return Fate::Failed { gone: true };
+    }
+    if fine && !engine.owes_foreign_keys() {
+        return Fate::Stays;
+    }
+    if fine {
+        job.fail(foreign_keys());
+    }
+    Fate::Failed { gone: false }
+}
+
+fn run_with_savepoint<E: Engine>(pen: &Pen<E>, engine: &mut E, job: &dyn Member<E>) -> Fate {
+    if let Err(error) = engine.savepoint() {
+        job.fail(error);
+        return Fate::Failed {
+            gone: engine.is_autocommit(),
+        };
+    }
+    let fine = member(pen, engine, |engine| job.run(engine));
+    if engine.is_autocommit() {
+        return Fate::Failed { gone: true };
+    }
+    let owes = engine.owes_foreign_keys();
+    if fine && owes {
+        job.fail(foreign_keys());
+    }
+    let ended = if fine && !owes {
+        engine.release()
+    } else {
+        engine.rollback_to()
+    };
+    match ended {
+        Ok(()) => Fate::Stays,
+        // The savepoint is in an unknown state: the transaction has to go.
+        Err(error) => {
+            job.fail(error);
+            Fate::Failed { gone: true }
+        }
+    }
+}
+
+/// The next job, in the transaction that was just begun, by itself.
+fn run_begun_alone<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>) {
+    let Some(Claimed { job, .. }) = group.claimed.pop_front() else {
+        return;
+    };
+    let fine = member(pen, engine, |engine| job.run(engine));
+    if engine.is_autocommit() {
+        fail_if_ok(&*job);
+        engine.rollback();
+        group.last_size += 1;
+        group.wake.add(&*job);
+    } else if fine {
+        group.members.push(job);
+        commit(engine, group);
+    } else {
+        engine.rollback();
+        group.last_size += 1;
+        group.wake.add(&*job);
+    }
+}
+
+/// Commits, and answers every member: with what it returned, or, all alike,
+/// with what became of the COMMIT.
+fn commit<E: Engine>(engine: &mut E, group: &mut Group<E>) {
+    if let Err(failed) = engine.commit(&Until {
+        deadline: None,
+        cancel: None,
+    }) {
+        engine.rollback();
+        for job in &group.members {
+            job.fail(failed.to_error().with_label(job.header().label.clone()));
+        }
+    }
+    group.last_size += group.members.len();
+    for job in group.members.drain(..) {
+        group.wake.add(&*job);
+    }
+}
+
+/// A closure that swallowed the loss of its transaction and returned `Ok`.
+fn fail_if_ok<E>(job: &dyn Member<E>) {
+    if job.answered_ok() {
+        job.fail(lost());
+    }
+}
+
+fn fail_all<E: Engine>(group: &mut Group<E>, error: Error) {
+    let failure = Arc::new(error);
+    group.last_size += group.members.len() + group.claimed.len();
+    group.fail_all(|| Error::same_as(&failure));
+}
+
+/// Those who are run again wait together, until the last of them would give up.
+fn patience_of_all<E>(group: &Group<E>) -> Until<'static> {
+    let deadlines = group
+        .claimed
+        .iter()
+        .map(|claimed| claimed.job.header().deadline);
+    let deadline = deadlines.reduce(|a, b| Some(a?.max(b?))).flatten();
+    Until {
+        deadline,
+        cancel: None,
+    }
+}
+
+fn foreign_keys() -> Error {
+    Error::sqlite_error(rusqlite::Error::SqliteFailure(
+        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY),
+        Some("FOREIGN KEY constraint failed".into()),
+    ))
+}
+
+/// What ends a group.
+struct Bounds {
+    members_left: usize,
+    bytes_left: usize,
+    until: Instant,
+    closed: bool,
+}
+
+impl Bounds {
+    fn of<E: Engine>(pen: &Pen<E>, started: Instant) -> Self {
+        Self {
+            members_left: pen.limits.group_members,
+            bytes_left: pen.limits.group_bytes,
+            until: started + pen.limits.group_time,
+            closed: false,
+        }
+    }
+
+    /// Claims the next few, if the group may still grow.
+    fn claim<E: Engine>(&mut self, pen: &Pen<E>, group: &mut Group<E>) {
+        if self.closed {
+            return;
+        }
+        let now = Instant::now();
+        if now >= self.until {
+            self.closed = true;
+            return;
+        }
+        let mut state = lock(&pen.state);
+        while group.claimed.len() < CLAIM && self.members_left > 0 && self.bytes_left > 0 {
+            match state.queue.next_kind() {
+                Some(Kind::Grouped) => {}
+                // Before anybody else ran it may use this very transaction.
+                Some(Kind::Alone) if group.claimed.is_empty() && group.members.is_empty() => {}
+                _ => {
+                    self.closed = self.closed || !group.members.is_empty();
+                    break;
+                }
+            }
+            let Some(job) = state.queue.claim() else {
+                break;
+            };
+            let header = job.header();
+            pen.tally
+                .waited(now.saturating_duration_since(header.since));
+            self.members_left -= 1;
+            self.bytes_left = self.bytes_left.saturating_sub(header.bytes as usize);
+            let alone = header.kind == Kind::Alone;
+            if group.members.is_empty() && group.claimed.is_empty() {
+                state.holder.label.clone_from(&header.label);
+            }
+            group.claimed.push_back(Claimed { job, alone });
+            if alone {
+                self.closed = true;
+                break;
+            }
+        }
+        let admitted = pen.admit(&mut state);
+        drop(state);
+        pen.announce(admitted);
+    }
+}
+
+/// Claims everybody who could have been in this turn.
+fn claim_all<E: Engine>(pen: &Pen<E>, group: &mut Group<E>) {
+    let mut state = lock(&pen.state);
+    while state
+        .queue
+        .next_kind()
+        .is_some_and(|kind| kind != Kind::Exclusive)
+    {
+        let Some(job) = state.queue.claim() else {
+            break;
+        };
+        group.claimed.push_back(Claimed { job, alone: false });
+    }
+    let admitted = pen.admit(&mut state);
+    drop(state);
+    pen.announce(admitted);
+}

@@ -1,0 +1,744 @@
+//! The pen: the right to be the one writer, and the queue for it.
+//!
+//! # Algorithm
+//!
+//! The engine (the write connection) sits in a box inside the pen's state.
+//! Whoever takes the box out holds the pen; no other rule is needed, and no
+//! thread can use the engine without it.
+//!
+//! * A blocking caller that finds the box there, and nobody waiting, takes it
+//!   and runs its own closure on its own thread: no hand-over, no allocation.
+//! * Everybody else becomes a [job](job) at the end of the queue. The **writer
+//!   thread** takes the box and runs the queue as *groups*
+//!   ([`group`]): everyone who is waiting, committed by one COMMIT,
+//!   acknowledged only after it. No timer is involved. A group ends when nobody
+//!   waits, or at its bound of members, bytes or time.
+//! * After a group of several members the writer thread keeps the box (the pen
+//!   is *hot*), because the callers it just woke will be back: were the box free,
+//!   the first of them would commit alone while the rest queue. After a few
+//!   groups of one the pen cools down and lone callers run on their own thread
+//!   again.
+//!
+//! # Order
+//!
+//! First come, first served within a [priority](job::Priority). Nobody takes
+//! the box while somebody is queued, except the writer thread.
+//!
+//! # Waiting
+//!
+//! Every job may carry a deadline and a cancel token. Both take the pen's lock,
+//! find the job still queued, and answer it; a job that was claimed runs and
+//! gets its true outcome. The queue is bounded: beyond the bound, callers wait
+//! in the *lobby* (in order, holding nothing but themselves) or are refused, as
+//! they chose.
+
+pub(crate) mod borrowed;
+pub(crate) mod group;
+pub(crate) mod job;
+pub(crate) mod queue;
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use self::job::{Kind, Member, NO_WORD, Ticket, unwrap_ran};
+use self::queue::{Queue, Queued};
+use crate::cancel::Cancel;
+use crate::engine::{Engine, GiveUp, Patience, Until};
+use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
+use crate::stats::Tally;
+use crate::sync::{Arc, AtomicBool, AtomicU8, Mutex, MutexGuard, Ordering, WaitWord, lock};
+use crate::timer::{Expires, Timer};
+
+/// What a caller wants when the queue is at its bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum WhenFull {
+    /// Wait for space, in order, until the call's deadline.
+    #[default]
+    Wait,
+    /// Fail at once with [`ErrorKind::QueueFull`].
+    Refuse,
+}
+
+/// The bounds of a pen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) queue_members: usize,
+    pub(crate) queue_bytes: usize,
+    pub(crate) when_full: WhenFull,
+    pub(crate) group_members: usize,
+    pub(crate) group_bytes: usize,
+    pub(crate) group_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            queue_members: 128 * 1024,
+            queue_bytes: 64 << 20,
+            when_full: WhenFull::Wait,
+            group_members: 4096,
+            group_bytes: 16 << 20,
+            group_time: Duration::from_millis(5),
+        }
+    }
+}
+
+/// Blocked callers sleep on one of these, by the batch they were queued in, so
+/// that one wake-up reaches a whole group and hardly anybody else.
+const WORDS: usize = 16;
+
+/// Groups of one in a row after which the pen is cold again.
+const COOL_AFTER: u8 = 4;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Writer {
+    NotStarted,
+    Busy,
+    Parked,
+    Ended,
+}
+
+/// Who has the pen: for the errors of those who wait in vain.
+#[derive(Clone, Default)]
+pub(crate) struct Holder {
+    pub(crate) since: Option<Instant>,
+    pub(crate) label: Option<Arc<str>>,
+    pub(crate) thread: Option<std::thread::ThreadId>,
+}
+
+pub(crate) struct State<E> {
+    /// The pen itself.
+    pub(crate) engine: Option<Box<E>>,
+    pub(crate) queue: Queue<E>,
+    lobby: VecDeque<Queued<E>>,
+    writer: Writer,
+    hot: bool,
+    lone_groups: u8,
+    closed: bool,
+    expires: Option<Instant>,
+    admission: Vec<Waker>,
+    pub(crate) holder: Holder,
+}
+
+pub(crate) struct Pen<E> {
+    pub(crate) state: Mutex<State<E>>,
+    words: [WaitWord; WORDS],
+    epoch: AtomicU8,
+    /// The writer thread sleeps here.
+    writer: WaitWord,
+    /// Callers of `submit` that wait in the lobby sleep here.
+    admitted: WaitWord,
+    /// The holder is waiting for a lock outside this process.
+    pub(crate) at_write_lock: AtomicBool,
+    timer: Arc<dyn Timer>,
+    pub(crate) limits: Limits,
+    pub(crate) tally: Tally,
+    id: usize,
+}
+
+crate::sync::thread_local! {
+    // Not `const`: loom's macro does not know that form.
+    /// The pens in whose closures this thread is.
+    static INSIDE: std::cell::RefCell<Vec<usize>> = std::cell::RefCell::new(Vec::new());
+}
+
+/// Marks this thread as running a write closure, while it lives.
+pub(crate) struct Inside;
+
+impl Inside {
+    pub(crate) fn enter(id: usize) -> Self {
+        INSIDE.with(|inside| inside.borrow_mut().push(id));
+        Self
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        INSIDE.with(|inside| inside.borrow_mut().pop());
+    }
+}
+
+impl<E: Engine> Pen<E> {
+    pub(crate) fn new(engine: E, limits: Limits, timer: Arc<dyn Timer>) -> Arc<Self> {
+        use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+        static NEXT: AtomicUsize = AtomicUsize::new(1);
+        Arc::new(Self {
+            state: Mutex::new(State {
+                engine: Some(Box::new(engine)),
+                queue: Queue::new(),
+                lobby: VecDeque::new(),
+                writer: Writer::NotStarted,
+                hot: false,
+                lone_groups: 0,
+                closed: false,
+                expires: None,
+                admission: Vec::new(),
+                holder: Holder::default(),
+            }),
+            words: std::array::from_fn(|_| WaitWord::new()),
+            epoch: AtomicU8::new(0),
+            writer: WaitWord::new(),
+            admitted: WaitWord::new(),
+            at_write_lock: AtomicBool::new(false),
+            timer,
+            limits,
+            tally: Tally::default(),
+            id: NEXT.fetch_add(1, Relaxed),
+        })
+    }
+
+    /// Whether this thread is inside a closure that holds this pen.
+    pub(crate) fn is_inside(&self) -> bool {
+        INSIDE.with(|inside| inside.borrow().contains(&self.id))
+    }
+
+    pub(crate) fn enter(&self) -> Inside {
+        Inside::enter(self.id)
+    }
+
+    fn refuse_reentry(&self) -> Result<()> {
+        if self.is_inside() {
+            return Err(Error::new(
+                ErrorKind::Reentrant,
+                "a write was started inside a write closure of the same database, where it would \
+                 wait for itself; use the transaction the closure was given, or `submit`",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Runs `call` and blocks until its outcome is known.
+    pub(crate) fn write<T, C>(
+        self: &Arc<Self>,
+        ticket: &Ticket,
+        kind: Kind,
+        mut call: C,
+    ) -> Result<T>
+    where
+        T: Send,
+        C: FnMut(&mut E) -> Result<T> + Send,
+    {
+        self.refuse_reentry()?;
+        let mut state = lock(&self.state);
+        if state.closed {
+            return Err(closed());
+        }
+        if !state.hot
+            && state.queue.is_empty()
+            && state.lobby.is_empty()
+            && let Some(engine) = state.engine.take()
+        {
+            let since = Instant::now();
+            state.holder = Holder {
+                since: Some(since),
+                label: ticket.label.clone(),
+                thread: Some(std::thread::current().id()),
+            };
+            drop(state);
+            let mut held = Held {
+                pen: self,
+                engine: Some(engine),
+            };
+            let answer = held.run_alone(ticket, kind, since, &mut call);
+            drop(held); // the next writer need not wait for our panic
+            return unwrap_ran(answer);
+        }
+        drop(state);
+        self.write_queued(ticket, kind, call)
+    }
+
+    #[inline(never)]
+    fn write_queued<T, C>(self: &Arc<Self>, ticket: &Ticket, kind: Kind, call: C) -> Result<T>
+    where
+        T: Send,
+        C: FnMut(&mut E) -> Result<T> + Send,
+    {
+        let ran = borrowed::with_job(ticket, kind, call, |job| {
+            let answer = job.answer();
+            let word = self.epoch.load(Ordering::Relaxed) % WORDS as u8;
+            answer.header().word.store(word, Ordering::Relaxed);
+            let word = &self.words[word as usize];
+            if let Err(refused) = self.enqueue(ticket, job.member()) {
+                return Ok(Err(refused));
+            }
+            loop {
+                let seen = word.current();
+                if let Some(ran) = answer.take() {
+                    return ran;
+                }
+                word.wait(seen, None);
+            }
+        });
+        unwrap_ran(ran)
+    }
+
+    /// Puts a job at the end of the queue, or of the lobby when the queue is at
+    /// its bound. An error is the job's answer; it was not queued then.
+    pub(crate) fn enqueue(self: &Arc<Self>, ticket: &Ticket, job: &Queued<E>) -> Result<()> {
+        if let Some(token) = &ticket.cancel {
+            token.watch(Box::new(Watch {
+                pen: Arc::downgrade(self),
+                job: Arc::downgrade(job),
+            }));
+        }
+        let header = job.header();
+        let mut state = lock(&self.state);
+        if state.closed {
+            return Err(closed());
+        }
+        let before = state.queue.len() + state.lobby.len();
+        header
+            .position
+            .store(u32::try_from(before).unwrap_or(u32::MAX), Ordering::Relaxed);
+        if self.has_room(&state, header.bytes) && state.lobby.is_empty() {
+            state.queue.push(Arc::clone(job));
+        } else if self.limits.when_full == WhenFull::Refuse {
+            return Err(Error::new(
+                ErrorKind::QueueFull,
+                format!(
+                    "the write queue is full: {} writes, {} bytes",
+                    state.queue.len(),
+                    state.queue.bytes()
+                ),
+            ));
+        } else {
+            header.enqueue();
+            state.lobby.push_back(Arc::clone(job));
+        }
+        self.tally.queued(before + 1);
+        if let Some(deadline) = header.deadline
+            && state.expires.is_none_or(|earliest| deadline < earliest)
+        {
+            state.expires = Some(deadline);
+            let this: Arc<dyn Expires> = Arc::clone(self) as _;
+            self.timer.wake_at(deadline, &this);
+        }
+        let wake = self.claim_writer_wakeup(&mut state);
+        drop(state);
+        if wake {
+            self.writer.advance();
+        }
+        // After the job is queued: a cancellation either found it there, or is
+        // seen here.
+        if ticket
+            .cancel
+            .as_ref()
+            .is_some_and(crate::cancel::CancelToken::is_cancelled)
+        {
+            self.cancel(job);
+        }
+        Ok(())
+    }
+
+    fn has_room(&self, state: &State<E>, bytes: u32) -> bool {
+        state.queue.len() < self.limits.queue_members
+            // A single write larger than the bound must pass all the same.
+            && (state.queue.is_empty()
+                || state.queue.bytes() + bytes as usize <= self.limits.queue_bytes)
+    }
+
+    /// Whether the caller has to wake the writer thread: it sleeps, there is
+    /// work, and the pen is there for it to take.
+    fn claim_writer_wakeup(&self, state: &mut State<E>) -> bool {
+        let wake = state.writer == Writer::Parked
+            && (state.engine.is_some() && !state.queue.is_empty() || state.closed);
+        if wake {
+            state.writer = Writer::Busy;
+        }
+        wake
+    }
+
+    /// Lets callers in the lobby move up.
+    pub(crate) fn admit(&self, state: &mut State<E>) -> Admitted {
+        let mut admitted = Admitted {
+            any: false,
+            wakers: Vec::new(),
+        };
+        while let Some(first) = state.lobby.front() {
+            let header = first.header();
+            if header.is_queued() && !self.has_room(state, header.bytes) {
+                break;
+            }
+            let Some(first) = state.lobby.pop_front() else {
+                break;
+            };
+            if first.header().is_queued() {
+                state.queue.push(first);
+                admitted.any = true;
+            }
+        }
+        if admitted.any {
+            admitted.wakers = std::mem::take(&mut state.admission);
+        }
+        admitted
+    }
+
+    pub(crate) fn announce(&self, admitted: Admitted) {
+        if admitted.any {
+            self.admitted.advance();
+            admitted.wakers.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// Blocks until `job` is out of the lobby.
+    pub(crate) fn wait_until_admitted(&self, job: &Queued<E>) {
+        loop {
+            let seen = self.admitted.current();
+            if !self.is_in_lobby(&lock(&self.state), job) {
+                return;
+            }
+            self.admitted.wait(seen, None);
+        }
+    }
+
+    /// The same for a task: `false` means that `waker` will be woken.
+    pub(crate) fn poll_admitted(&self, job: &Queued<E>, waker: &Waker) -> bool {
+        let mut state = lock(&self.state);
+        if !self.is_in_lobby(&state, job) {
+            return true;
+        }
+        state.admission.push(waker.clone());
+        false
+    }
+
+    fn is_in_lobby(&self, state: &State<E>, job: &Queued<E>) -> bool {
+        job.header().is_queued() && state.lobby.iter().any(|waiting| Arc::ptr_eq(waiting, job))
+    }
+
+    /// Ends a job that has not started. A job that has is left alone.
+    pub(crate) fn cancel(&self, job: &Queued<E>) {
+        let mut state = lock(&self.state);
+        let waker = self.end_queued(&mut state, job, |waited| cancelled(waited));
+        let admitted = self.admit(&mut state);
+        drop(state);
+        self.announce(admitted);
+        waker.wake(self);
+    }
+
+    /// Answers a queued job with an error and takes it off the queue.
+    fn end_queued(
+        &self,
+        state: &mut MutexGuard<'_, State<E>>,
+        job: &Queued<E>,
+        error: impl FnOnce(Waited) -> Error,
+    ) -> Wake {
+        let header = job.header();
+        if !header.is_queued() {
+            return Wake::default();
+        }
+        let in_lobby = state
+            .lobby
+            .iter()
+            .position(|waiting| Arc::ptr_eq(waiting, job));
+        let waited = self.waited(state, header, in_lobby.is_some());
+        header.claim();
+        match in_lobby {
+            Some(place) => drop(state.lobby.remove(place)),
+            None => state.queue.mark_dead(header.bytes),
+        }
+        job.fail(error(waited).with_label(header.label.clone()));
+        let mut wake = Wake::default();
+        wake.add(&**job);
+        // A caller of `submit` may be waiting in the lobby for this job.
+        wake.lobby |= in_lobby.is_some();
+        wake
+    }
+
+    /// What a job that ends now has waited for.
+    fn waited(&self, state: &State<E>, header: &job::Header, in_lobby: bool) -> Waited {
+        let what = if in_lobby {
+            WaitedFor::QueueSpace
+        } else if self.at_write_lock.load(Ordering::Relaxed) {
+            WaitedFor::WriteLock
+        } else {
+            WaitedFor::Pen
+        };
+        let mut waited = Waited::new(what, header.since.elapsed());
+        waited.position = Some(header.position.load(Ordering::Relaxed) as usize);
+        waited.holder = match what {
+            WaitedFor::WriteLock => Some("another process, or another library in this one".into()),
+            _ => state.holder.describe(),
+        };
+        waited
+    }
+
+    /// How many writes wait for the pen.
+    pub(crate) fn queue_len(&self) -> usize {
+        let state = lock(&self.state);
+        state.queue.len() + state.lobby.len()
+    }
+
+    /// No new writes from now on; those that are queued are finished.
+    pub(crate) fn close(&self) {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        let never_started = state.writer == Writer::NotStarted && state.queue.is_empty();
+        let wake = self.claim_writer_wakeup(&mut state);
+        drop(state);
+        if wake && !never_started {
+            self.writer.advance();
+        }
+    }
+
+    /// Takes the engine out for good, when the pen is closed and idle.
+    pub(crate) fn take_engine(&self) -> Option<Box<E>> {
+        let mut state = lock(&self.state);
+        if state.closed {
+            state.engine.take()
+        } else {
+            None
+        }
+    }
+
+    /// Gives the pen back, and to the writer thread if somebody waits.
+    fn put_back(&self, engine: Box<E>) {
+        let mut state = lock(&self.state);
+        state.engine = Some(engine);
+        state.holder = Holder::default();
+        let wake = self.claim_writer_wakeup(&mut state);
+        drop(state);
+        if wake {
+            self.writer.advance();
+        }
+    }
+
+    /// The writer thread: serves the queue until the pen is closed and nobody
+    /// is queued.
+    pub(crate) fn serve(self: &Arc<Self>) {
+        let mut group = group::Group::new();
+        while let Some(engine) = self.next_turn() {
+            let mut held = Held {
+                pen: self,
+                engine: Some(engine),
+            };
+            // Foreign code runs under `catch_unwind` of its own; this one is for
+            // bugs of ours, which must not strand everybody who waits.
+            let turn = catch_unwind(AssertUnwindSafe(|| held.run_group(&mut group)));
+            if turn.is_err() {
+                group.abandon(self);
+            }
+            let mut state = lock(&self.state);
+            if group.last_size() > 1 {
+                state.hot = true;
+                state.lone_groups = 0;
+            } else if state.hot {
+                state.lone_groups += 1;
+                state.hot = state.lone_groups < COOL_AFTER;
+            }
+            state.holder = Holder::default();
+            state.engine = held.engine.take();
+        }
+    }
+
+    /// Sleeps until there is work and the pen is there; `None` is the end.
+    fn next_turn(&self) -> Option<Box<E>> {
+        loop {
+            let seen = self.writer.current();
+            let mut state = lock(&self.state);
+            let admitted = self.admit(&mut state);
+            if !state.queue.is_empty()
+                && let Some(engine) = state.engine.take()
+            {
+                state.writer = Writer::Busy;
+                state.holder.since = Some(Instant::now());
+                drop(state);
+                self.announce(admitted);
+                return Some(engine);
+            }
+            if state.closed && state.queue.is_empty() && state.lobby.is_empty() {
+                state.writer = Writer::Ended;
+                return None;
+            }
+            state.writer = Writer::Parked;
+            drop(state);
+            self.announce(admitted);
+            self.writer.wait(seen, None);
+        }
+    }
+
+    /// Wakes those whose jobs are done, each sleeping place once.
+    pub(crate) fn wake_words(&self, words: u32) {
+        for (index, word) in self.words.iter().enumerate() {
+            if words & (1 << index) != 0 {
+                word.advance();
+            }
+        }
+    }
+
+    pub(crate) fn next_epoch(&self) {
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Sleepers to wake once no lock is held.
+#[derive(Default)]
+pub(crate) struct Wake {
+    words: u32,
+    lobby: bool,
+    wakers: Vec<Waker>,
+}
+
+impl Wake {
+    /// Makes the answer of `job` final.
+    pub(crate) fn add<E>(&mut self, job: &dyn Member<E>) {
+        let word = job.header().word.load(Ordering::Relaxed);
+        if word != NO_WORD {
+            self.words |= 1 << word;
+        }
+        self.wakers.extend(job.finish());
+    }
+
+    pub(crate) fn wake<E: Engine>(mut self, pen: &Pen<E>) {
+        self.wake_all(pen);
+    }
+
+    /// Like `wake`, keeping the allocation for the next time.
+    pub(crate) fn wake_all<E: Engine>(&mut self, pen: &Pen<E>) {
+        pen.wake_words(self.words);
+        if self.lobby {
+            pen.admitted.advance();
+        }
+        for waker in self.wakers.drain(..) {
+            // A waker is foreign code: its panic is not our business.
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        }
+        self.words = 0;
+        self.lobby = false;
+    }
+}
+
+pub(crate) struct Admitted {
+    any: bool,
+    wakers: Vec<Waker>,
+}
+
+/// The pen in hand; dropping it gives it back.
+pub(crate) struct Held<'a, E: Engine> {
+    pub(crate) pen: &'a Arc<Pen<E>>,
+    pub(crate) engine: Option<Box<E>>,
+}
+
+impl<E: Engine> Drop for Held<'_, E> {
+    fn drop(&mut self) {
+        if let Some(engine) = self.engine.take() {
+            self.pen.put_back(engine);
+        }
+    }
+}
+
+/// A job's place in a token's list of calls to cancel.
+struct Watch<E> {
+    pen: std::sync::Weak<Pen<E>>,
+    job: std::sync::Weak<dyn Member<E>>,
+}
+
+impl<E: Engine> Cancel for Watch<E> {
+    fn cancel(&self) {
+        if let (Some(pen), Some(job)) = (self.pen.upgrade(), self.job.upgrade()) {
+            pen.cancel(&job);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.job.strong_count() == 0
+    }
+}
+
+impl<E: Engine> Expires for Pen<E> {
+    fn expire(&self, now: Instant) -> Option<Instant> {
+        let mut state = lock(&self.state);
+        let due: Vec<_> = state
+            .queue
+            .iter()
+            .chain(state.lobby.iter())
+            .filter(|job| job.header().deadline.is_some_and(|at| at <= now))
+            .cloned()
+            .collect();
+        let mut wakes = Vec::with_capacity(due.len());
+        for job in &due {
+            wakes.push(self.end_queued(&mut state, job, deadline_exceeded));
+        }
+        let lobby = state
+            .lobby
+            .iter()
+            .filter_map(|job| job.header().deadline)
+            .min();
+        state.expires = state
+            .queue
+            .earliest_deadline()
+            .into_iter()
+            .chain(lobby)
+            .min();
+        let again = state.expires;
+        let admitted = self.admit(&mut state);
+        drop(state);
+        self.announce(admitted);
+        for wake in wakes {
+            wake.wake(self);
+        }
+        again
+    }
+}
+
+/// The patience of a group: as long as anybody is still waiting for it.
+pub(crate) struct WhileSomebodyWaits<'a, E>(pub(crate) &'a Pen<E>);
+
+impl<E: Engine> Patience for WhileSomebodyWaits<'_, E> {
+    fn exhausted(&self) -> Option<GiveUp> {
+        lock(&self.0.state)
+            .queue
+            .is_empty()
+            .then_some(GiveUp::NobodyWaits)
+    }
+}
+
+impl Holder {
+    fn describe(&self) -> Option<Arc<str>> {
+        let since = self.since?;
+        let label = match &self.label {
+            Some(label) => format!("`{label}` on "),
+            None => String::new(),
+        };
+        let thread = match self.thread {
+            Some(thread) => format!("{thread:?}"),
+            None => "the writer thread".into(),
+        };
+        Some(format!("{label}{thread} since {:.1?}", since.elapsed()).into())
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the database handle is closed")
+}
+
+pub(crate) fn cancelled(waited: Waited) -> Error {
+    Error::new(ErrorKind::Cancelled, "cancelled before it started").with_waited(waited)
+}
+
+pub(crate) fn deadline_exceeded(waited: Waited) -> Error {
+    Error::new(
+        ErrorKind::DeadlineExceeded,
+        "the deadline passed before it could start",
+    )
+    .with_waited(waited)
+}
+
+/// The patience of the caller behind `ticket`, from `since` on.
+pub(crate) fn patience(ticket: &Ticket, since: Instant) -> Until<'_> {
+    Until {
+        deadline: ticket
+            .patience
+            .and_then(|patience| since.checked_add(patience)),
+        cancel: ticket.cancel.as_ref(),
+    }
+}
+
+/// What a gone patience means to its caller.
+pub(crate) fn gave_up(why: GiveUp, waited: Waited) -> Error {
+    match why {
+        GiveUp::Cancelled => cancelled(waited),
+        GiveUp::Deadline | GiveUp::NobodyWaits => deadline_exceeded(waited),
+    }
+}
