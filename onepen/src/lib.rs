@@ -1,28 +1,26 @@
 //! One SQLite database, any number of threads, tasks and processes.
+mod call;
 mod cancel;
 mod connection;
+mod database;
 mod engine;
 mod error;
 mod migrate;
 mod options;
 mod pen;
+mod raw;
+mod sqlite;
 mod stats;
 mod sync;
 mod timer;
+mod tx;
+mod wal;
+pub use call::*;
 pub use cancel::CancelToken;
+pub use database::*;
 pub use error::*;
 pub use migrate::Migrations;
 pub use options::*;
 pub use pen::{WhenFull, job::Priority};
 pub use stats::*;
-/// placeholder
-#[derive(Debug)]
-pub struct Database;
-impl Database {
-    pub(crate) fn open_with(_: &std::path::Path, _: Options) -> Result<Self> {
-        Ok(Self)
-    }
-    pub(crate) fn open_in_memory_with(_: Options) -> Result<Self> {
-        Ok(Self)
-    }
-}
+pub use tx::*;

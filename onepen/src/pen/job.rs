@@ -48,11 +48,13 @@ pub enum Priority {
 /// Everything about a call that is not its closure.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ticket {
-    pub(crate) kind: Option<Kind>,
     pub(crate) priority: Priority,
     pub(crate) label: Option<std::sync::Arc<str>>,
     pub(crate) patience: Option<Duration>,
     pub(crate) cancel: Option<crate::cancel::CancelToken>,
+    /// The caller asked for a deadline or brought a token: what runs is to be
+    /// watched too, not only what waits.
+    pub(crate) limited: bool,
     /// Heap bytes behind the closure, as far as known.
     pub(crate) bytes: u32,
 }

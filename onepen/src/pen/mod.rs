@@ -33,6 +33,7 @@
 //! they chose.
 
 pub(crate) mod borrowed;
+pub(crate) mod future;
 pub(crate) mod group;
 pub(crate) mod job;
 pub(crate) mod queue;
@@ -198,7 +199,7 @@ impl<E: Engine> Pen<E> {
         Inside::enter(self.id)
     }
 
-    fn refuse_reentry(&self) -> Result<()> {
+    pub(crate) fn refuse_reentry(&self) -> Result<()> {
         if self.is_inside() {
             return Err(Error::new(
                 ErrorKind::Reentrant,

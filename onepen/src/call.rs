@@ -1,0 +1,517 @@
+//! One call and what is particular about it; and, on [`Database`] itself, the
+//! same calls with nothing particular.
+
+use std::borrow::Cow;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rusqlite::{Connection, Params};
+
+use crate::cancel::CancelToken;
+use crate::database::{Database, Shared};
+use crate::error::{Error, ErrorKind, Result};
+use crate::pen::future::{Pending, Write, block_on};
+use crate::pen::job::{Kind, Priority, Ticket};
+use crate::sqlite::SqliteEngine;
+use crate::tx::WriteTx;
+
+/// A call with settings of its own, made by [`Database::with`].
+#[derive(Clone)]
+#[must_use = "a call does nothing until it is given something to do"]
+pub struct Call<'a> {
+    database: &'a Database,
+    ticket: Ticket,
+}
+
+impl<'a> Call<'a> {
+    pub(crate) fn new(database: &'a Database) -> Self {
+        Self {
+            database,
+            ticket: database.shared.ticket.clone(),
+        }
+    }
+
+    /// The longest this call waits for its turn. A write that has started by
+    /// then runs on and returns its true outcome; a read is also ended while it
+    /// runs.
+    pub fn deadline(mut self, wait: Duration) -> Self {
+        self.ticket.patience = Some(wait);
+        self.ticket.limited = true;
+        self
+    }
+
+    /// Which writes go first when several wait.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.ticket.priority = priority;
+        self
+    }
+
+    /// A name for the call, in its errors and in the errors of those who wait
+    /// for it.
+    pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
+        self.ticket.label = Some(label.into());
+        self
+    }
+
+    /// A token that can end the call from another thread.
+    pub fn cancel_with(mut self, token: &CancelToken) -> Self {
+        self.ticket.cancel = Some(token.clone());
+        self.ticket.limited = true;
+        self
+    }
+
+    fn shared(&self) -> &'a Shared {
+        &self.database.shared
+    }
+
+    /// [`Database::write`] with these settings.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write<T, F>(self, run: F) -> Result<T>
+    where
+        T: Send,
+        F: Fn(&WriteTx<'_>) -> Result<T> + Send,
+    {
+        self.shared().write(&self.ticket, Kind::Grouped, run)
+    }
+
+    /// [`Database::write_once`] with these settings.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write_once<T, F>(self, run: F) -> Result<T>
+    where
+        T: Send,
+        F: FnOnce(&WriteTx<'_>) -> Result<T> + Send,
+    {
+        self.shared().write(&self.ticket, Kind::Alone, once(run))
+    }
+
+    /// [`Database::execute`] with these settings.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn execute<P>(self, sql: &str, params: P) -> Result<usize>
+    where
+        P: Params + Clone + Send,
+    {
+        self.write(move |tx| tx.execute(sql, params.clone()))
+    }
+
+    /// [`Database::execute_many`] with these settings.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn execute_many<P>(self, sql: &str, rows: impl IntoIterator<Item = P>) -> Result<usize>
+    where
+        P: Params + Clone + Send,
+    {
+        let rows: Vec<P> = rows.into_iter().collect();
+        self.write(move |tx| execute_rows(tx, sql, &rows))
+    }
+
+    /// [`Database::exclusively`] with these settings.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn exclusively<T, F>(self, run: F) -> Result<T>
+    where
+        T: Send,
+        F: FnOnce(&mut Connection) -> Result<T> + Send,
+    {
+        let shared = self.shared();
+        shared
+            .pen()?
+            .write(&self.ticket, Kind::Exclusive, with_connection(run))
+            .map_err(|error| shared.connector.context(error))
+    }
+
+    /// [`Database::write_async`] with these settings.
+    pub fn write_async<T, F>(self, run: F) -> impl Future<Output = Result<T>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: Fn(&WriteTx<'_>) -> Result<T> + Send + 'static,
+    {
+        self.future(Kind::Grouped, with_tx(run))
+    }
+
+    /// [`Database::write_once_async`] with these settings.
+    pub fn write_once_async<T, F>(
+        self,
+        run: F,
+    ) -> impl Future<Output = Result<T>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&WriteTx<'_>) -> Result<T> + Send + 'static,
+    {
+        self.future(Kind::Alone, with_tx(once(run)))
+    }
+
+    /// [`Database::execute_async`] with these settings.
+    pub fn execute_async<P, S>(
+        self,
+        sql: S,
+        params: P,
+    ) -> impl Future<Output = Result<usize>> + Send + use<P, S>
+    where
+        P: Params + Clone + Send + 'static,
+        S: Into<Cow<'static, str>>,
+    {
+        self.future(Kind::Grouped, with_tx(statement(sql.into(), params)))
+    }
+
+    /// [`Database::execute_many_async`] with these settings.
+    pub fn execute_many_async<P, S>(
+        self,
+        sql: S,
+        rows: Vec<P>,
+    ) -> impl Future<Output = Result<usize>> + Send + use<P, S>
+    where
+        P: Params + Clone + Send + 'static,
+        S: Into<Cow<'static, str>>,
+    {
+        let sql = sql.into();
+        self.future(
+            Kind::Grouped,
+            with_tx(move |tx: &WriteTx<'_>| execute_rows(tx, &sql, &rows)),
+        )
+    }
+
+    /// [`Database::exclusively_async`] with these settings.
+    pub fn exclusively_async<T, F>(
+        self,
+        run: F,
+    ) -> impl Future<Output = Result<T>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection) -> Result<T> + Send + 'static,
+    {
+        self.future(Kind::Exclusive, with_connection(run))
+    }
+
+    /// [`Database::submit`] with these settings.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn submit<T, F>(self, run: F) -> Result<Submitted<T>>
+    where
+        T: Send + 'static,
+        F: Fn(&WriteTx<'_>) -> Result<T> + Send + 'static,
+    {
+        let pen = Arc::clone(self.shared().pen()?);
+        let inside = pen.is_inside();
+        let pending = Pending::enqueue(pen, &self.ticket, Kind::Grouped, with_tx(run), None)?;
+        // From within a write closure nobody could make room while we wait.
+        if !inside {
+            pending.pen().wait_until_admitted(pending.member());
+        }
+        Ok(Submitted { pending })
+    }
+
+    fn future<T, C>(self, kind: Kind, call: C) -> Write<SqliteEngine, C, T>
+    where
+        C: FnMut(&mut SqliteEngine) -> Result<T> + Send + 'static,
+    {
+        let pen = self.shared().pen().map(Arc::clone);
+        Write::New {
+            pen,
+            ticket: self.ticket,
+            kind,
+            call,
+        }
+    }
+}
+
+/// A closure over a transaction, as the pen takes it.
+fn with_tx<T, F>(mut run: F) -> impl FnMut(&mut SqliteEngine) -> Result<T> + Send
+where
+    F: FnMut(&WriteTx<'_>) -> Result<T> + Send,
+{
+    move |engine| run(&WriteTx::new(engine)?)
+}
+
+fn with_connection<T, F>(run: F) -> impl FnMut(&mut SqliteEngine) -> Result<T> + Send
+where
+    F: FnOnce(&mut Connection) -> Result<T> + Send,
+{
+    let mut run = Some(run);
+    move |engine| match run.take() {
+        Some(run) => run(engine.connection_mut()?),
+        None => Err(ran_already()),
+    }
+}
+
+fn once<T, F>(run: F) -> impl FnMut(&WriteTx<'_>) -> Result<T> + Send
+where
+    F: FnOnce(&WriteTx<'_>) -> Result<T> + Send,
+{
+    let mut run = Some(run);
+    move |tx| match run.take() {
+        Some(run) => run(tx),
+        None => Err(ran_already()),
+    }
+}
+
+/// The pen never runs these kinds twice.
+fn ran_already() -> Error {
+    debug_assert!(
+        false,
+        "bug in the pen: a closure that may run once was run again"
+    );
+    Error::new(ErrorKind::Closed, "the closure already ran")
+}
+
+fn statement<P>(sql: Cow<'static, str>, params: P) -> impl Fn(&WriteTx<'_>) -> Result<usize> + Send
+where
+    P: Params + Clone + Send,
+{
+    move |tx| tx.execute(&sql, params.clone())
+}
+
+fn execute_rows<P: Params + Clone>(tx: &WriteTx<'_>, sql: &str, rows: &[P]) -> Result<usize> {
+    let mut statement = tx.prepare(sql)?;
+    let mut changed = 0;
+    for row in rows {
+        changed += statement
+            .execute(row.clone())
+            .map_err(|error| tx.explain(error))?;
+    }
+    Ok(changed)
+}
+
+impl Database {
+    /// Runs `run` in a write transaction, on this thread or on the writer
+    /// thread, and returns when it is committed.
+    ///
+    /// `run` may be run **more than once**: when somebody else's failure rolls
+    /// back the group it was in, it runs again. It is `Fn`, so it cannot change
+    /// what it captured; effects outside the database belong after `write` has
+    /// returned. Use [`write_once`](Self::write_once) for a closure that must not
+    /// be repeated.
+    ///
+    /// # Guarantees
+    /// Durable acknowledgement (1), independent members (2), arrival order (3),
+    /// bounded waiting (6): see the [crate documentation](crate#guarantees).
+    ///
+    /// # Errors
+    /// What `run` returned; [`ErrorKind::DeadlineExceeded`] when its turn did not
+    /// come in time; [`ErrorKind::CommitFailed`], with an
+    /// [outcome](crate::Outcome) to look at; [`ErrorKind::Reentrant`] when called
+    /// within a write closure of the same database; [`ErrorKind::Closed`],
+    /// [`ErrorKind::Forked`], [`ErrorKind::QueueFull`].
+    ///
+    /// # Panics
+    /// When `run` panics, with its payload, after its changes were undone.
+    pub fn write<T, F>(&self, run: F) -> Result<T>
+    where
+        T: Send,
+        F: Fn(&WriteTx<'_>) -> Result<T> + Send,
+    {
+        self.shared.write(&self.shared.ticket, Kind::Grouped, run)
+    }
+
+    /// Like [`write`](Self::write) for a closure that must run at most once: it
+    /// gets a transaction of its own, and shares its COMMIT with nobody.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    ///
+    /// # Panics
+    /// As [`write`](Self::write).
+    pub fn write_once<T, F>(&self, run: F) -> Result<T>
+    where
+        T: Send,
+        F: FnOnce(&WriteTx<'_>) -> Result<T> + Send,
+    {
+        self.shared
+            .write(&self.shared.ticket, Kind::Alone, once(run))
+    }
+
+    /// Runs one statement and returns how many rows it changed.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn execute<P>(&self, sql: &str, params: P) -> Result<usize>
+    where
+        P: Params + Clone + Send,
+    {
+        self.shared
+            .write(&self.shared.ticket, Kind::Grouped, move |tx| {
+                tx.execute(sql, params.clone())
+            })
+    }
+
+    /// Runs one statement for each row of parameters, all in one transaction;
+    /// how many rows were changed in total.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn execute_many<P>(&self, sql: &str, rows: impl IntoIterator<Item = P>) -> Result<usize>
+    where
+        P: Params + Clone + Send,
+    {
+        self.with().execute_many(sql, rows)
+    }
+
+    /// Has the write connection to itself, outside any transaction: for VACUUM,
+    /// ATTACH, PRAGMA, and whatever else cannot share.
+    ///
+    /// The connection is opened anew afterwards, so nothing that was set on it
+    /// stays. The closure begins and ends its own transactions; one that it
+    /// leaves open is rolled back and reported.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    ///
+    /// # Panics
+    /// As [`write`](Self::write).
+    pub fn exclusively<T, F>(&self, run: F) -> Result<T>
+    where
+        T: Send,
+        F: FnOnce(&mut Connection) -> Result<T> + Send,
+    {
+        self.with().exclusively(run)
+    }
+
+    /// [`write`](Self::write) for tasks. No runtime is needed and no executor
+    /// thread is blocked: the closure runs on the writer thread.
+    ///
+    /// # Cancel safety
+    /// Nothing is queued before the first poll. Dropping the future before the
+    /// closure has started takes it out of the queue. After that the write runs
+    /// on, unharmed and without harming anybody; only its answer is lost.
+    pub fn write_async<T, F>(&self, run: F) -> impl Future<Output = Result<T>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: Fn(&WriteTx<'_>) -> Result<T> + Send + 'static,
+    {
+        self.with().write_async(run)
+    }
+
+    /// [`write_once`](Self::write_once) for tasks; cancel safety as
+    /// [`write_async`](Self::write_async).
+    pub fn write_once_async<T, F>(
+        &self,
+        run: F,
+    ) -> impl Future<Output = Result<T>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&WriteTx<'_>) -> Result<T> + Send + 'static,
+    {
+        self.with().write_once_async(run)
+    }
+
+    /// [`execute`](Self::execute) for tasks; cancel safety as
+    /// [`write_async`](Self::write_async).
+    pub fn execute_async<P, S>(
+        &self,
+        sql: S,
+        params: P,
+    ) -> impl Future<Output = Result<usize>> + Send + use<P, S>
+    where
+        P: Params + Clone + Send + 'static,
+        S: Into<Cow<'static, str>>,
+    {
+        self.with().execute_async(sql, params)
+    }
+
+    /// [`execute_many`](Self::execute_many) for tasks; cancel safety as
+    /// [`write_async`](Self::write_async).
+    pub fn execute_many_async<P, S>(
+        &self,
+        sql: S,
+        rows: Vec<P>,
+    ) -> impl Future<Output = Result<usize>> + Send + use<P, S>
+    where
+        P: Params + Clone + Send + 'static,
+        S: Into<Cow<'static, str>>,
+    {
+        self.with().execute_many_async(sql, rows)
+    }
+
+    /// [`exclusively`](Self::exclusively) for tasks; cancel safety as
+    /// [`write_async`](Self::write_async).
+    pub fn exclusively_async<T, F>(
+        &self,
+        run: F,
+    ) -> impl Future<Output = Result<T>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection) -> Result<T> + Send + 'static,
+    {
+        self.with().exclusively_async(run)
+    }
+
+    /// Queues a write and returns at once. The handle can be awaited, asked, or
+    /// dropped: the write runs all the same, and [`close`](Self::close) does not
+    /// return before it has.
+    ///
+    /// # Errors
+    /// When the write was not queued: [`ErrorKind::QueueFull`],
+    /// [`ErrorKind::Closed`]. When the queue is at its bound and the choice is to
+    /// wait, this waits for space.
+    pub fn submit<T, F>(&self, run: F) -> Result<Submitted<T>>
+    where
+        T: Send + 'static,
+        F: Fn(&WriteTx<'_>) -> Result<T> + Send + 'static,
+    {
+        self.with().submit(run)
+    }
+}
+
+/// A write that was [submitted](Database::submit): a future of its answer.
+#[must_use = "the write runs in any case, but its outcome is only known through this"]
+pub struct Submitted<T> {
+    pending: Pending<SqliteEngine, T>,
+}
+
+impl<T: Send + 'static> Submitted<T> {
+    /// Whether the outcome is known.
+    pub fn is_done(&self) -> bool {
+        self.pending.is_done()
+    }
+
+    /// Blocks until the outcome is known.
+    ///
+    /// # Errors
+    /// As [`Database::write`].
+    ///
+    /// # Panics
+    /// When the closure panicked, with its payload.
+    pub fn wait(mut self) -> Result<T> {
+        self.pending.pen().refuse_reentry()?;
+        block_on(|cx| self.pending.poll(cx))
+    }
+}
+
+impl<T: Send + 'static> Future for Submitted<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
+        self.pending.poll(cx)
+    }
+}
+
+impl<T> Drop for Submitted<T> {
+    fn drop(&mut self) {
+        self.pending.detach();
+    }
+}
+
+impl<T> std::fmt::Debug for Submitted<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Submitted").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Call<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Call")
+            .field("ticket", &self.ticket)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,299 @@
+//! The part of SQLite's C interface that the writer needs and rusqlite does not
+//! offer in every version we accept: hooks that share state, statements that
+//! outlive a borrow, and three cheap questions.
+//!
+//! All of it is about *one* connection that only one thread uses at a time: the
+//! holder of the pen. That is what every `SAFETY` comment below leans on.
+
+use std::cell::Cell;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use rusqlite::{Connection, ffi};
+
+use crate::wal::WalLevel;
+
+/// What the hooks of the write connection look at. Boxed by its owner, because
+/// SQLite keeps its address.
+pub(crate) struct Guards {
+    /// Foreign code is running: the authorizer refuses what members may not do.
+    inside: Cell<bool>,
+    /// Savepoints may be used: by us, between two statements of a member.
+    savepoints: Cell<bool>,
+    /// A COMMIT is ours; every other one is turned into a rollback.
+    may_commit: Cell<bool>,
+    /// Why the authorizer refused the last statement.
+    refused: Cell<Option<&'static str>>,
+    wal: Arc<WalLevel>,
+}
+
+impl Guards {
+    pub(crate) fn new(wal: Arc<WalLevel>) -> Box<Self> {
+        Box::new(Self {
+            inside: Cell::new(false),
+            savepoints: Cell::new(false),
+            may_commit: Cell::new(true),
+            refused: Cell::new(None),
+            wal,
+        })
+    }
+
+    pub(crate) fn set_inside(&self, inside: bool) {
+        self.inside.set(inside);
+        self.may_commit.set(!inside);
+    }
+
+    pub(crate) fn allow_savepoints(&self, allowed: bool) {
+        self.savepoints.set(allowed);
+    }
+
+    pub(crate) fn take_refusal(&self) -> Option<&'static str> {
+        self.refused.take()
+    }
+
+    fn judge(
+        &self,
+        action: c_int,
+        first: Option<&CStr>,
+        second: Option<&CStr>,
+    ) -> Option<&'static str> {
+        if !self.inside.get() {
+            return None;
+        }
+        match action {
+            ffi::SQLITE_TRANSACTION => Some(
+                "a write closure may not BEGIN, COMMIT or ROLLBACK: its transaction began before \
+                 it and ends after it; return an error to undo it",
+            ),
+            ffi::SQLITE_SAVEPOINT if !self.savepoints.get() => Some(
+                "a write closure may not use SAVEPOINT, RELEASE or ROLLBACK TO in SQL; use \
+                 `WriteTx::savepoint`",
+            ),
+            ffi::SQLITE_ATTACH | ffi::SQLITE_DETACH => Some(
+                "a write closure may not ATTACH, DETACH or VACUUM: use `Database::exclusively`",
+            ),
+            ffi::SQLITE_CREATE_TEMP_INDEX
+            | ffi::SQLITE_CREATE_TEMP_TABLE
+            | ffi::SQLITE_CREATE_TEMP_TRIGGER
+            | ffi::SQLITE_CREATE_TEMP_VIEW => Some(
+                "a write closure may not make temporary tables, views or triggers, which other \
+                 writes would see: use `Database::exclusively`",
+            ),
+            ffi::SQLITE_PRAGMA if !pragma_is_harmless(first, second) => Some(
+                "a write closure may not use this PRAGMA, whose effect would outlast it: set it in \
+                 `Options::on_connect`, or use `Database::exclusively`",
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// PRAGMAs that only read, and those that a rollback takes back.
+fn pragma_is_harmless(name: Option<&CStr>, value: Option<&CStr>) -> bool {
+    const READ_WITH_ARGUMENT: &[&str] = &[
+        "foreign_key_check",
+        "foreign_key_list",
+        "index_info",
+        "index_list",
+        "index_xinfo",
+        "integrity_check",
+        "quick_check",
+        "table_info",
+        "table_list",
+        "table_xinfo",
+    ];
+    const TRANSACTIONAL: &[&str] = &["application_id", "user_version"];
+    const READ: &[&str] = &[
+        "auto_vacuum",
+        "busy_timeout",
+        "cache_size",
+        "collation_list",
+        "compile_options",
+        "data_version",
+        "database_list",
+        "defer_foreign_keys",
+        "encoding",
+        "foreign_keys",
+        "freelist_count",
+        "function_list",
+        "journal_mode",
+        "max_page_count",
+        "module_list",
+        "page_count",
+        "page_size",
+        "pragma_list",
+        "query_only",
+        "recursive_triggers",
+        "schema_version",
+        "synchronous",
+        "wal_autocheckpoint",
+    ];
+    let Some(Ok(name)) = name.map(CStr::to_str) else {
+        return false;
+    };
+    let is_in = |list: &[&str]| list.iter().any(|known| known.eq_ignore_ascii_case(name));
+    is_in(READ_WITH_ARGUMENT) || is_in(TRANSACTIONAL) || (value.is_none() && is_in(READ))
+}
+
+unsafe extern "C" fn authorizer(
+    guards: *mut c_void,
+    action: c_int,
+    first: *const c_char,
+    second: *const c_char,
+    _database: *const c_char,
+    _trigger: *const c_char,
+) -> c_int {
+    // SAFETY: `guards` is the address that `install` was given; its owner keeps
+    // it alive for as long as the connection, and only the thread that is
+    // calling into the connection gets here. The strings are SQLite's, valid
+    // for the call.
+    let reason = unsafe {
+        let text = |pointer: *const c_char| {
+            NonNull::new(pointer.cast_mut()).map(|pointer| CStr::from_ptr(pointer.as_ptr()))
+        };
+        let guards = &*guards.cast::<Guards>();
+        let reason = guards.judge(action, text(first), text(second));
+        if reason.is_some() {
+            guards.refused.set(reason);
+        }
+        reason
+    };
+    if reason.is_some() {
+        ffi::SQLITE_DENY
+    } else {
+        ffi::SQLITE_OK
+    }
+}
+
+unsafe extern "C" fn on_commit(guards: *mut c_void) -> c_int {
+    // SAFETY: as in `authorizer`.
+    let may_commit = unsafe { (*guards.cast::<Guards>()).may_commit.get() };
+    c_int::from(!may_commit)
+}
+
+unsafe extern "C" fn on_wal(
+    guards: *mut c_void,
+    _connection: *mut ffi::sqlite3,
+    _database: *const c_char,
+    frames: c_int,
+) -> c_int {
+    // SAFETY: as in `authorizer`.
+    unsafe {
+        (*guards.cast::<Guards>())
+            .wal
+            .committed(frames.max(0).cast_unsigned())
+    };
+    ffi::SQLITE_OK
+}
+
+/// Puts the hooks in place. `guards` must outlive the connection's use; the
+/// caller owns both.
+pub(crate) fn install(connection: &Connection, guards: &Guards) {
+    let guards = std::ptr::from_ref(guards).cast_mut().cast::<c_void>();
+    // SAFETY: the handle is open. The callbacks have the signatures SQLite
+    // documents and do not unwind: they read cells and compare strings.
+    unsafe {
+        let handle = connection.handle();
+        ffi::sqlite3_set_authorizer(handle, Some(authorizer), guards);
+        ffi::sqlite3_commit_hook(handle, Some(on_commit), guards);
+        ffi::sqlite3_wal_hook(handle, Some(on_wal), guards);
+    }
+}
+
+/// A statement of our own, prepared once and for all: BEGIN, COMMIT and the like.
+pub(crate) struct Control {
+    statement: NonNull<ffi::sqlite3_stmt>,
+}
+
+// SAFETY: a statement of a connection that is never used by two threads at a
+// time, like the connection itself, which rusqlite declares `Send`.
+unsafe impl Send for Control {}
+
+impl Control {
+    /// The result must be dropped before `connection` is closed.
+    pub(crate) fn prepare(connection: &Connection, sql: &'static CStr) -> rusqlite::Result<Self> {
+        let mut statement = std::ptr::null_mut();
+        // SAFETY: the handle is open, `sql` ends with a NUL, and `statement` is
+        // a place for the result.
+        let code = unsafe {
+            ffi::sqlite3_prepare_v3(
+                connection.handle(),
+                sql.as_ptr(),
+                -1,
+                ffi::SQLITE_PREPARE_PERSISTENT,
+                &raw mut statement,
+                std::ptr::null_mut(),
+            )
+        };
+        match NonNull::new(statement) {
+            Some(statement) if code == ffi::SQLITE_OK => Ok(Self { statement }),
+            _ => Err(failure(connection, code)),
+        }
+    }
+
+    /// Runs the statement once; its extended result code.
+    pub(crate) fn run(&self) -> c_int {
+        // SAFETY: the statement is live until `drop`, and the caller holds the
+        // connection.
+        unsafe {
+            ffi::sqlite3_step(self.statement.as_ptr());
+            ffi::sqlite3_reset(self.statement.as_ptr())
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        // SAFETY: finalised once; the connection is still open, by the contract
+        // of `prepare`.
+        unsafe { ffi::sqlite3_finalize(self.statement.as_ptr()) };
+    }
+}
+
+/// SQLite's last error on this connection.
+pub(crate) fn failure(connection: &Connection, code: c_int) -> rusqlite::Error {
+    // SAFETY: the handle is open; the message is SQLite's and copied at once.
+    let message = unsafe {
+        CStr::from_ptr(ffi::sqlite3_errmsg(connection.handle()))
+            .to_string_lossy()
+            .into_owned()
+    };
+    rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(message))
+}
+
+/// Whether deferred foreign keys are violated now. A boolean, says SQLite's
+/// source, for the connection as a whole.
+pub(crate) fn owes_foreign_keys(connection: &Connection) -> bool {
+    let (mut current, mut highest) = (0, 0);
+    // SAFETY: the handle is open; both places are ours.
+    unsafe {
+        ffi::sqlite3_db_status(
+            connection.handle(),
+            ffi::SQLITE_DBSTATUS_DEFERRED_FKS,
+            &raw mut current,
+            &raw mut highest,
+            0,
+        );
+    }
+    current != 0
+}
+
+/// Resets every statement that foreign code left unfinished, and forgets the
+/// last row id, so that the next one sees neither.
+pub(crate) fn clean_up(connection: &Connection) {
+    // SAFETY: the handle is open, and no Rust borrow of a statement is alive:
+    // `Statement` and `Rows` cannot leave the closure, so whatever is busy here
+    // was leaked and nobody will step it again.
+    unsafe {
+        let handle = connection.handle();
+        let mut statement = ffi::sqlite3_next_stmt(handle, std::ptr::null_mut());
+        while !statement.is_null() {
+            if ffi::sqlite3_stmt_busy(statement) != 0 {
+                ffi::sqlite3_reset(statement);
+            }
+            statement = ffi::sqlite3_next_stmt(handle, statement);
+        }
+        ffi::sqlite3_set_last_insert_rowid(handle, 0);
+    }
+}

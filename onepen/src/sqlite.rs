@@ -1,0 +1,295 @@
+//! The engine under the pen: one write connection of real SQLite.
+//!
+//! Guarantees to the pen: `begin` and `commit` wait for strangers no longer than
+//! the caller's patience; between `member_begins` and `member_ends` foreign code
+//! can neither end the transaction nor leave anything behind that the next member
+//! would notice; a COMMIT that may or may not have reached the disk is reported
+//! as [`Outcome::Unknown`], never as a failure.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rusqlite::{Connection, ffi};
+
+use crate::connection::{Connector, POLL, Role};
+use crate::engine::{CommitError, Engine, Patience};
+use crate::error::{Error, ErrorKind, Outcome, Result, Waited, WaitedFor};
+use crate::raw::{self, Control, Guards};
+use crate::wal::WalLevel;
+
+/// The connection with its control statements. Field order is drop order:
+/// statements go before their connection, and the guards, whose address the
+/// connection has, go last.
+struct Live {
+    begin: Control,
+    commit: Control,
+    rollback: Control,
+    savepoint: Control,
+    release: Control,
+    rollback_to: Control,
+    connection: Connection,
+    guards: Box<Guards>,
+}
+
+impl Live {
+    fn open(connector: &Connector, wal: &Arc<WalLevel>, patience: &dyn Patience) -> Result<Self> {
+        let connection = connector.open(Role::Writer, patience)?;
+        let guards = Guards::new(Arc::clone(wal));
+        raw::install(&connection, &guards);
+        Ok(Self {
+            begin: Control::prepare(&connection, c"BEGIN IMMEDIATE")?,
+            commit: Control::prepare(&connection, c"COMMIT")?,
+            rollback: Control::prepare(&connection, c"ROLLBACK")?,
+            savepoint: Control::prepare(&connection, c"SAVEPOINT onepen_member")?,
+            release: Control::prepare(&connection, c"RELEASE onepen_member")?,
+            rollback_to: Control::prepare(&connection, c"ROLLBACK TO onepen_member")?,
+            connection,
+            guards,
+        })
+    }
+
+    fn check(&self, code: i32) -> Result<()> {
+        if code == ffi::SQLITE_OK {
+            return Ok(());
+        }
+        Err(raw::failure(&self.connection, code).into())
+    }
+}
+
+pub(crate) struct SqliteEngine {
+    /// `None` after a failed reopening; the next `begin` tries again.
+    live: Option<Live>,
+    connector: Arc<Connector>,
+    wal: Arc<WalLevel>,
+    /// The connection itself was in foreign hands: its hooks may be gone.
+    exposed: Cell<bool>,
+}
+
+impl SqliteEngine {
+    pub(crate) fn open(
+        connector: Arc<Connector>,
+        wal: Arc<WalLevel>,
+        patience: &dyn Patience,
+    ) -> Result<Self> {
+        let live = Live::open(&connector, &wal, patience)?;
+        Ok(Self {
+            live: Some(live),
+            connector,
+            wal,
+            exposed: Cell::new(false),
+        })
+    }
+
+    /// The connection, which is there whenever foreign code runs.
+    pub(crate) fn connection(&self) -> Result<&Connection> {
+        Ok(&self.live()?.connection)
+    }
+
+    pub(crate) fn connection_mut(&mut self) -> Result<&mut Connection> {
+        match &mut self.live {
+            Some(live) => Ok(&mut live.connection),
+            None => Err(not_open()),
+        }
+    }
+
+    fn live(&self) -> Result<&Live> {
+        self.live.as_ref().ok_or_else(not_open)
+    }
+
+    /// The hooks are to be put back after this member.
+    pub(crate) fn expose(&self) {
+        self.exposed.set(true);
+    }
+
+    /// Runs statements of ours in the middle of a member.
+    pub(crate) fn with_savepoints<T>(&self, run: impl FnOnce(&Connection) -> T) -> Result<T> {
+        let live = self.live()?;
+        live.guards.allow_savepoints(true);
+        let result = run(&live.connection);
+        live.guards.allow_savepoints(false);
+        Ok(result)
+    }
+
+    pub(crate) fn take_refusal(&self) -> Option<&'static str> {
+        self.live.as_ref()?.guards.take_refusal()
+    }
+}
+
+fn not_open() -> Error {
+    Error::new(
+        ErrorKind::Closed,
+        "the write connection could not be opened again",
+    )
+}
+
+impl Engine for SqliteEngine {
+    fn begin(&mut self, patience: &dyn Patience) -> Result<()> {
+        if self.live.is_none() {
+            self.live = Some(Live::open(&self.connector, &self.wal, patience)?);
+        }
+        let live = self.live()?;
+        let code = live.begin.run();
+        if code == ffi::SQLITE_OK {
+            return Ok(());
+        }
+        self.begin_slowly(code, patience)
+    }
+
+    fn savepoint(&mut self) -> Result<()> {
+        let live = self.live()?;
+        live.check(live.savepoint.run())
+    }
+
+    fn release(&mut self) -> Result<()> {
+        let live = self.live()?;
+        live.check(live.release.run())
+    }
+
+    fn rollback_to(&mut self) -> Result<()> {
+        let live = self.live()?;
+        live.check(live.rollback_to.run())?;
+        live.check(live.release.run())
+    }
+
+    fn commit(&mut self, patience: &dyn Patience) -> Result<(), CommitError> {
+        let Some(live) = &self.live else {
+            return Err(CommitError {
+                error: Arc::new(rusqlite::Error::InvalidQuery),
+                outcome: Outcome::NotCommitted,
+            });
+        };
+        loop {
+            let code = live.commit.run();
+            if code == ffi::SQLITE_OK {
+                return Ok(());
+            }
+            if code & 0xff == ffi::SQLITE_BUSY && patience.exhausted().is_none() {
+                // Over a rollback journal: somebody still reads. The
+                // transaction stays open and COMMIT may be tried again.
+                crate::sync::pause(POLL);
+                continue;
+            }
+            return Err(CommitError {
+                error: Arc::new(raw::failure(&live.connection, code)),
+                outcome: outcome_of_failed_commit(code),
+            });
+        }
+    }
+
+    fn rollback(&mut self) {
+        if let Some(live) = &self.live
+            && !live.connection.is_autocommit()
+        {
+            live.rollback.run();
+        }
+    }
+
+    fn is_autocommit(&self) -> bool {
+        self.live
+            .as_ref()
+            .is_none_or(|live| live.connection.is_autocommit())
+    }
+
+    fn owes_foreign_keys(&self) -> bool {
+        self.live
+            .as_ref()
+            .is_some_and(|live| raw::owes_foreign_keys(&live.connection))
+    }
+
+    fn member_begins(&mut self) {
+        if let Some(live) = &self.live {
+            live.guards.set_inside(true);
+        }
+    }
+
+    fn member_ends(&mut self) {
+        let exposed = self.exposed.take();
+        if let Some(live) = &self.live {
+            raw::clean_up(&live.connection);
+            live.guards.set_inside(false);
+            if exposed {
+                raw::install(&live.connection, &live.guards);
+            }
+        }
+    }
+
+    fn exclusive_begins(&mut self) {
+        if self.live.is_none() {
+            // Told to the closure by `connection_mut`, if it fails again.
+            let patience = crate::engine::Until {
+                deadline: Instant::now().checked_add(self.connector.options.wait),
+                cancel: None,
+            };
+            self.live = Live::open(&self.connector, &self.wal, &patience).ok();
+        }
+    }
+
+    fn exclusive_ends(&mut self) -> Result<()> {
+        let left_open = !self.is_autocommit();
+        self.rollback();
+        // A new connection is the one way to be sure that no setting, temporary
+        // table, attached database or function outlives the call.
+        let patience = crate::engine::Until {
+            deadline: Instant::now().checked_add(self.connector.options.wait),
+            cancel: None,
+        };
+        self.live = None;
+        self.live = Some(Live::open(&self.connector, &self.wal, &patience)?);
+        if left_open {
+            return Err(Error::new(
+                ErrorKind::TransactionLost,
+                "the closure left a transaction open; it was rolled back",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl SqliteEngine {
+    #[cold]
+    fn begin_slowly(&self, mut code: i32, patience: &dyn Patience) -> Result<()> {
+        let live = self.live()?;
+        let since = Instant::now();
+        loop {
+            match code & 0xff {
+                ffi::SQLITE_OK => return Ok(()),
+                ffi::SQLITE_BUSY | ffi::SQLITE_PROTOCOL => {}
+                _ => {
+                    return Err(self
+                        .connector
+                        .context(raw::failure(&live.connection, code).into()));
+                }
+            }
+            if let Some(why) = patience.exhausted() {
+                let mut waited = Waited::new(WaitedFor::WriteLock, since.elapsed());
+                waited.holder = Some("another process, or another library in this one".into());
+                let error = raw::failure(&live.connection, code);
+                return Err(self
+                    .connector
+                    .context(crate::pen::gave_up(why, waited).with_source(error)));
+            }
+            crate::sync::pause(POLL);
+            code = live.begin.run();
+        }
+    }
+}
+
+/// What a failed COMMIT means.
+///
+/// Only failures that SQLite reports before it asked the disk for anything, or
+/// after the disk took nothing (FULL is a write that did not happen), are
+/// certain. After any other the commit frame may be in the file, where the next
+/// recovery will find it: `reliability` tests show exactly that for a failed
+/// fsync.
+fn outcome_of_failed_commit(code: i32) -> Outcome {
+    match code & 0xff {
+        ffi::SQLITE_BUSY
+        | ffi::SQLITE_CONSTRAINT
+        | ffi::SQLITE_FULL
+        | ffi::SQLITE_READONLY
+        | ffi::SQLITE_MISUSE
+        | ffi::SQLITE_ERROR => Outcome::NotCommitted,
+        _ => Outcome::Unknown,
+    }
+}

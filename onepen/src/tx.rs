@@ -1,0 +1,169 @@
+//! What a write closure gets to work with.
+
+use std::cell::Cell;
+
+use rusqlite::{CachedStatement, Connection, Params, Row};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::sqlite::SqliteEngine;
+
+/// The transaction of a write closure.
+///
+/// It began before the closure and ends after it: with COMMIT when the closure
+/// returns `Ok`, without a trace when it returns an error or panics. Others may
+/// share the transaction; nothing of them can be seen from here except their
+/// effects, as if they had committed before.
+///
+/// It cannot leave the closure, nor can statements and rows made from it:
+///
+/// ```compile_fail
+/// # let db = onepen::Database::open_in_memory().unwrap();
+/// let mut kept = None;
+/// db.write_once(|tx| { kept = Some(tx.prepare("SELECT 1")?); Ok(()) }).unwrap();
+/// ```
+///
+/// and it stays on its thread:
+///
+/// ```compile_fail
+/// # let db = onepen::Database::open_in_memory().unwrap();
+/// db.write(|tx| { std::thread::scope(|s| { s.spawn(|| tx.changes()); }); Ok(()) }).unwrap();
+/// ```
+pub struct WriteTx<'a> {
+    engine: &'a SqliteEngine,
+    connection: &'a Connection,
+    depth: Cell<u32>,
+}
+
+impl<'a> WriteTx<'a> {
+    pub(crate) fn new(engine: &'a SqliteEngine) -> Result<Self> {
+        Ok(Self {
+            engine,
+            connection: engine.connection()?,
+            depth: Cell::new(0),
+        })
+    }
+
+    /// Runs one statement and returns how many rows it changed. The statement is
+    /// prepared once per connection.
+    ///
+    /// # Errors
+    /// SQLite's; [`ErrorKind::NotAllowed`] for what a write closure may not do
+    /// (transaction control, ATTACH, temporary tables, PRAGMAs that last).
+    pub fn execute<P: Params>(&self, sql: &str, params: P) -> Result<usize> {
+        self.prepare(sql)?
+            .execute(params)
+            .map_err(|error| self.explain(error))
+    }
+
+    /// Runs several statements separated by semicolons, without parameters.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute). Statements before the failing one have run
+    /// and are undone only if the closure fails.
+    pub fn execute_batch(&self, sql: &str) -> Result<()> {
+        self.connection
+            .execute_batch(sql)
+            .map_err(|error| self.explain(error))
+    }
+
+    /// The first row of a query, mapped.
+    ///
+    /// # Errors
+    /// SQLite's, and `QueryReturnedNoRows` when there is none.
+    pub fn query_row<P, T, F>(&self, sql: &str, params: P, map: F) -> Result<T>
+    where
+        P: Params,
+        F: FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    {
+        self.prepare(sql)?
+            .query_row(params, map)
+            .map_err(|error| self.explain(error))
+    }
+
+    /// A statement from the connection's cache, for as long as the closure runs.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute).
+    pub fn prepare(&self, sql: &str) -> Result<CachedStatement<'_>> {
+        self.connection
+            .prepare_cached(sql)
+            .map_err(|error| self.explain(error))
+    }
+
+    /// The row id of the last insert of *this* closure; 0 before one.
+    pub fn last_insert_rowid(&self) -> i64 {
+        self.connection.last_insert_rowid()
+    }
+
+    /// How many rows the last statement changed.
+    pub fn changes(&self) -> u64 {
+        self.connection.changes()
+    }
+
+    /// Runs `part` so that its changes are undone when it fails, while what came
+    /// before stays. Savepoints nest.
+    ///
+    /// # Errors
+    /// What `part` returned.
+    pub fn savepoint<T>(&self, part: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+        let depth = self.depth.get();
+        self.control(&format!("SAVEPOINT onepen_part_{depth}"))?;
+        self.depth.set(depth + 1);
+        let open = OpenPart { tx: self, depth };
+        let result = part(self);
+        std::mem::forget(open);
+        self.depth.set(depth);
+        if result.is_err() {
+            self.control(&format!("ROLLBACK TO onepen_part_{depth}"))?;
+        }
+        self.control(&format!("RELEASE onepen_part_{depth}"))?;
+        result
+    }
+
+    fn control(&self, sql: &str) -> Result<()> {
+        self.engine
+            .with_savepoints(|connection| connection.prepare_cached(sql)?.execute(()))?
+            .map_err(|error| self.explain(error))?;
+        Ok(())
+    }
+
+    /// The connection itself, for libraries that want one.
+    ///
+    /// This lifts guarantee 2 (independent members) in so far as settings made on
+    /// the connection (functions, limits, pragmas) stay for the writers after
+    /// you. The guards against transaction control are put back after the closure
+    /// if it removed them.
+    pub fn connection(&self) -> &Connection {
+        self.engine.expose();
+        self.connection
+    }
+
+    pub(crate) fn explain(&self, error: rusqlite::Error) -> Error {
+        match self.engine.take_refusal() {
+            Some(reason) => Error::new(ErrorKind::NotAllowed, reason),
+            None => error.into(),
+        }
+    }
+}
+
+/// A part that panicked: undone, as far as SQLite still lets us.
+struct OpenPart<'a, 'tx> {
+    tx: &'a WriteTx<'tx>,
+    depth: u32,
+}
+
+impl Drop for OpenPart<'_, '_> {
+    fn drop(&mut self) {
+        let depth = self.depth;
+        self.tx.depth.set(depth);
+        // The closure is unwinding, so the whole member is undone in any case.
+        let _ = self.tx.control(&format!("ROLLBACK TO onepen_part_{depth}"));
+        let _ = self.tx.control(&format!("RELEASE onepen_part_{depth}"));
+    }
+}
+
+impl std::fmt::Debug for WriteTx<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WriteTx").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,67 @@
+//! How full the write-ahead log is: written by the writer's commit, read by the
+//! checkpointer and by `stats`.
+
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, WaitWord};
+
+pub(crate) struct WalLevel {
+    /// Frames in the log after the last commit of ours.
+    frames: AtomicU32,
+    max: AtomicU32,
+    resets: AtomicU64,
+    /// The checkpointer wants to know when this many frames are reached.
+    threshold: AtomicU32,
+    rung: AtomicBool,
+    bell: WaitWord,
+}
+
+impl WalLevel {
+    pub(crate) fn new(threshold: u32) -> Self {
+        Self {
+            frames: AtomicU32::new(0),
+            max: AtomicU32::new(0),
+            resets: AtomicU64::new(0),
+            threshold: AtomicU32::new(threshold),
+            rung: AtomicBool::new(false),
+            bell: WaitWord::new(),
+        }
+    }
+
+    /// After a commit, in the writer's thread: two loads and a store.
+    pub(crate) fn committed(&self, frames: u32) {
+        let before = self.frames.load(Ordering::Relaxed);
+        self.frames.store(frames, Ordering::Relaxed);
+        if frames < before {
+            self.resets.fetch_add(1, Ordering::Relaxed);
+        }
+        if frames > self.max.load(Ordering::Relaxed) {
+            self.max.store(frames, Ordering::Relaxed);
+        }
+        if frames >= self.threshold.load(Ordering::Relaxed)
+            && !self.rung.swap(true, Ordering::Relaxed)
+        {
+            self.bell.advance();
+        }
+    }
+
+    /// Rings when a commit reaches this many frames, once.
+    pub(crate) fn ring_at(&self, frames: u32) {
+        self.threshold.store(frames, Ordering::Relaxed);
+        self.rung.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn bell(&self) -> &WaitWord {
+        &self.bell
+    }
+
+    pub(crate) fn frames(&self) -> u32 {
+        self.frames.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn max(&self) -> u32 {
+        self.max.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn resets(&self) -> u64 {
+        self.resets.load(Ordering::Relaxed)
+    }
+}
