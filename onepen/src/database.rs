@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::call::Call;
+use crate::checkpoint::Checkpointer;
 use crate::connection::Connector;
 use crate::engine::Until;
 use crate::error::{Error, ErrorKind, Result};
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     pen: Option<Arc<Pen<SqliteEngine>>>,
     pub(crate) connector: Arc<Connector>,
     wal: Arc<WalLevel>,
+    checkpointer: Option<Arc<Checkpointer>>,
     /// What a call that says nothing about itself is given.
     pub(crate) ticket: Ticket,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -76,6 +78,13 @@ impl Database {
                 .spawn(move || pen.serve())
                 .map_err(|error| Error::io("the writer thread could not be started", error))?
         };
+        let readers = crate::readers::Readers::new();
+        let checkpointer = Checkpointer::start(
+            Arc::clone(&pen),
+            Arc::clone(&readers),
+            Arc::clone(&connector),
+            Arc::clone(&wal),
+        )?;
         let ticket = Ticket {
             patience: Some(options.wait),
             ..Ticket::default()
@@ -85,6 +94,7 @@ impl Database {
                 pen: Some(pen),
                 connector,
                 wal,
+                checkpointer: Some(checkpointer),
                 ticket,
                 writer: Mutex::new(Some(writer)),
             }),
@@ -158,6 +168,9 @@ impl Shared {
 
     fn close(&self) -> Result<()> {
         let Some(pen) = &self.pen else { return Ok(()) };
+        if let Some(checkpointer) = &self.checkpointer {
+            checkpointer.stop();
+        }
         pen.close();
         let writer = lock_std(&self.writer).take();
         if let Some(writer) = writer

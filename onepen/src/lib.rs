@@ -1,6 +1,7 @@
 //! One SQLite database, any number of threads, tasks and processes.
 mod call;
 mod cancel;
+mod checkpoint;
 mod connection;
 mod database;
 mod engine;
@@ -9,6 +10,7 @@ mod migrate;
 mod options;
 mod pen;
 mod raw;
+mod readers;
 mod sqlite;
 mod stats;
 mod sync;

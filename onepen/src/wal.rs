@@ -28,11 +28,7 @@ impl WalLevel {
 
     /// After a commit, in the writer's thread: two loads and a store.
     pub(crate) fn committed(&self, frames: u32) {
-        let before = self.frames.load(Ordering::Relaxed);
         self.frames.store(frames, Ordering::Relaxed);
-        if frames < before {
-            self.resets.fetch_add(1, Ordering::Relaxed);
-        }
         if frames > self.max.load(Ordering::Relaxed) {
             self.max.store(frames, Ordering::Relaxed);
         }
@@ -41,6 +37,12 @@ impl WalLevel {
         {
             self.bell.advance();
         }
+    }
+
+    /// A checkpoint reset the log: the next commit starts at its beginning.
+    pub(crate) fn restarted(&self) {
+        self.frames.store(0, Ordering::Relaxed);
+        self.resets.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Rings when a commit reaches this many frames, once.

@@ -118,7 +118,7 @@ impl<E: Engine> Held<'_, E> {
         let kind = lock(&pen.state).queue.next_kind();
         match kind {
             None => return,
-            Some(Kind::Exclusive) => run_exclusive(pen, engine, group),
+            Some(Kind::Exclusive | Kind::Maintenance) => run_exclusive(pen, engine, group),
             Some(Kind::Grouped | Kind::Alone) => run_turn(pen, engine, group),
         }
         group.wake.wake_all(pen);
@@ -152,6 +152,7 @@ impl<E: Engine> Held<'_, E> {
                 .map_or_else(|| ran.take(), |error| Some(Ok(Err(error))))
                 .unwrap_or_else(|| Ok(Err(never_ran())))
             }
+            Kind::Maintenance => catch_unwind(AssertUnwindSafe(|| call(engine))),
             Kind::Grouped | Kind::Alone => {
                 transact(pen, engine, &patience(ticket, since), since, |engine| {
                     catch_unwind(AssertUnwindSafe(|| call(engine)))
@@ -255,14 +256,16 @@ fn run_exclusive<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>) 
     };
     let started = Instant::now();
     let waited = started - job.header().since;
-    if let Err(error) = exclusively(pen, engine, |engine| {
+    if job.header().kind == Kind::Maintenance {
+        job.run(engine);
+    } else if let Err(error) = exclusively(pen, engine, |engine| {
         job.run(engine);
     }) {
         job.fail(error);
     }
     pen.tally.waited(waited);
     pen.tally.turn(1, started.elapsed());
-    group.last_size = 1;
+    group.last_size = usize::from(job.header().kind == Kind::Exclusive);
     group.wake.add(&*job);
 }
 
@@ -575,7 +578,7 @@ fn claim_all<E: Engine>(pen: &Pen<E>, group: &mut Group<E>) {
     while state
         .queue
         .next_kind()
-        .is_some_and(|kind| kind != Kind::Exclusive)
+        .is_some_and(|kind| matches!(kind, Kind::Grouped | Kind::Alone))
     {
         let Some(job) = state.queue.claim() else {
             break;

@@ -27,6 +27,8 @@ pub(crate) enum Kind {
     Alone,
     /// Has the connection to itself, outside any transaction.
     Exclusive,
+    /// Work of ours that needs the pen to be still: no transaction, no guards.
+    Maintenance,
 }
 
 /// Which writes go first when several wait.

@@ -524,7 +524,7 @@ impl<E: Engine> Pen<E> {
             if group.last_size() > 1 {
                 state.hot = true;
                 state.lone_groups = 0;
-            } else if state.hot {
+            } else if state.hot && group.last_size() == 1 {
                 state.lone_groups += 1;
                 state.hot = state.lone_groups < COOL_AFTER;
             }
