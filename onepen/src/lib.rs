@@ -3,6 +3,7 @@ mod cancel;
 mod connection;
 mod engine;
 mod error;
+mod file;
 mod fork;
 mod migrate;
 mod options;
