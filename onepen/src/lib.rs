@@ -6,6 +6,8 @@ mod connection;
 mod database;
 mod engine;
 mod error;
+mod file;
+mod fork;
 mod migrate;
 mod options;
 mod pen;
