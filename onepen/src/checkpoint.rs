@@ -105,13 +105,14 @@ impl Checkpointer {
         self.pinned().map(|since| since.elapsed())
     }
 
-    /// Ends the thread. Must come before the pen is closed.
+    /// Ends the thread, before the pen is closed. From within a write closure it
+    /// is only told to end: it may be waiting for that very closure.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
         self.wal.bell().advance();
         let thread = self.thread().take();
         if let Some(thread) = thread
-            && thread.thread().id() != std::thread::current().id()
+            && !self.pen.is_inside()
         {
             let _ = thread.join();
         }

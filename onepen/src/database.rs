@@ -1,20 +1,24 @@
 //! The handle: one database file, shared by everybody in the process.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::call::Call;
 use crate::checkpoint::Checkpointer;
-use crate::connection::Connector;
+use crate::connection::{Connector, Role};
 use crate::engine::Until;
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::Options;
+use crate::file::TempHome;
+use crate::migrate::Migrations;
+use crate::options::{Journal, Options};
 use crate::pen::Pen;
 use crate::pen::job::{Kind, Ticket};
+use crate::readers::Readers;
 use crate::sqlite::SqliteEngine;
 use crate::stats::Stats;
+use crate::sync::{AtomicBool, Ordering};
 use crate::tx::WriteTx;
 use crate::wal::WalLevel;
 
@@ -27,14 +31,20 @@ pub struct Database {
     pub(crate) shared: Arc<Shared>,
 }
 
+/// What all handles to one file share.
 pub(crate) struct Shared {
     pen: Option<Arc<Pen<SqliteEngine>>>,
+    readers: Arc<Readers>,
+    checkpointer: Option<Arc<Checkpointer>>,
     pub(crate) connector: Arc<Connector>,
     wal: Arc<WalLevel>,
-    checkpointer: Option<Arc<Checkpointer>>,
     /// What a call that says nothing about itself is given.
     pub(crate) ticket: Ticket,
     writer: Mutex<Option<JoinHandle<()>>>,
+    closed: AtomicBool,
+    born: u32,
+    /// Dropped last: the directory of a database that lives in memory.
+    _home: Option<TempHome>,
 }
 
 impl Database {
@@ -57,48 +67,17 @@ impl Database {
     }
 
     pub(crate) fn open_in_memory_with(options: Options) -> Result<Self> {
-        let _ = options;
-        Err(Error::new(ErrorKind::Refused, "not yet"))
+        let home = TempHome::new()
+            .map_err(|error| Error::io("no directory for a database in memory", error))?;
+        let path = home.path().join("memory");
+        Ok(Self { shared: Shared::open(&path, options, Some(home))? })
     }
 
     pub(crate) fn open_with(path: &Path, options: Options) -> Result<Self> {
-        let connector = Arc::new(Connector::new(path, options, false)?);
-        let options = &connector.options;
-        let patience = Until {
-            deadline: Instant::now().checked_add(options.wait),
-            cancel: None,
-        };
-        let wal = Arc::new(WalLevel::new(options.wal_pages));
-        let engine = SqliteEngine::open(Arc::clone(&connector), Arc::clone(&wal), &patience)?;
-        let pen = Pen::new(engine, options.limits, crate::timer::shared());
-        let writer = {
-            let pen = Arc::clone(&pen);
-            std::thread::Builder::new()
-                .name(format!("onepen-write {}", connector.name))
-                .spawn(move || pen.serve())
-                .map_err(|error| Error::io("the writer thread could not be started", error))?
-        };
-        let readers = crate::readers::Readers::new();
-        let checkpointer = Checkpointer::start(
-            Arc::clone(&pen),
-            Arc::clone(&readers),
-            Arc::clone(&connector),
-            Arc::clone(&wal),
-        )?;
-        let ticket = Ticket {
-            patience: Some(options.wait),
-            ..Ticket::default()
-        };
-        Ok(Self {
-            shared: Arc::new(Shared {
-                pen: Some(pen),
-                connector,
-                wal,
-                checkpointer: Some(checkpointer),
-                ticket,
-                writer: Mutex::new(Some(writer)),
-            }),
-        })
+        let shared = crate::registry::find_or_open(path, options, |options| {
+            Shared::open(path, options, None)
+        })?;
+        Ok(Self { shared })
     }
 
     /// A call with a deadline, a priority, a label or a cancel token of its own.
@@ -121,37 +100,95 @@ impl Database {
 
     /// What happened since the database was opened.
     pub fn stats(&self) -> Stats {
+        let shared = &*self.shared;
         let mut stats = Stats::default();
-        if let Some(pen) = &self.shared.pen {
+        if let Some(pen) = &shared.pen {
             pen.tally.snapshot(&mut stats);
             stats.queue_length = pen.queue_len();
         }
-        stats.wal_frames = self.shared.wal.frames();
-        stats.wal_frames_max = self.shared.wal.max();
-        stats.wal_resets = self.shared.wal.resets();
+        stats.readers = shared.readers.opened();
+        stats.readers_in_use = shared.readers.in_use();
+        stats.oldest_snapshot = shared.readers.oldest_snapshot();
+        stats.wal_frames = shared.wal.frames();
+        stats.wal_frames_max = shared.wal.max();
+        stats.wal_resets = shared.wal.resets();
+        stats.wal_pinned_for =
+            shared.checkpointer.as_ref().and_then(|checkpointer| checkpointer.pinned_for());
         stats
     }
 
-    /// Finishes everything that was queued, checkpoints, and closes the file, for
-    /// every handle to it in this process. Later calls fail with
-    /// [`ErrorKind::Closed`].
+    /// Finishes everything that was queued, waits for the reads that run,
+    /// checkpoints and closes the file, for every handle to it in this process.
+    /// Later calls fail with [`ErrorKind::Closed`].
     ///
-    /// # Errors
-    /// When the last checkpoint fails; nothing is lost then, the log stays.
-    pub fn close(&self) -> Result<()> {
-        self.shared.close()
+    /// Called within a write or read closure it cannot wait for that closure; the
+    /// rest is done when the closure ends.
+    pub fn close(&self) {
+        self.shared.close();
     }
 }
 
 impl Shared {
+    fn open(path: &Path, options: Options, home: Option<TempHome>) -> Result<Arc<Self>> {
+        let connector = Arc::new(Connector::new(path, options, home.is_some())?);
+        let options = &connector.options;
+        let patience = Until { deadline: Instant::now().checked_add(options.wait), cancel: None };
+        let wal = Arc::new(WalLevel::new(options.wal_pages));
+        let readers = Arc::new(Readers::new(Arc::clone(&connector)));
+        let ticket = Ticket { patience: Some(options.wait), ..Ticket::default() };
+        let mut shared = Self {
+            pen: None,
+            readers,
+            checkpointer: None,
+            wal,
+            ticket,
+            writer: Mutex::new(None),
+            closed: AtomicBool::new(false),
+            born: crate::fork::born(),
+            _home: home,
+            connector: Arc::clone(&connector),
+        };
+        if options.read_only {
+            // To say now, not at the first read, that the file is no database.
+            drop(connector.open(Role::Reader, &patience)?);
+            return Ok(Arc::new(shared));
+        }
+        if let Some(migrations) = &options.migrations {
+            let mut connection = connector.open(Role::Writer, &patience)?;
+            migrations.run(&mut connection, &patience).map_err(|error| connector.context(error))?;
+        }
+        let hold = (options.journal == Journal::Rollback).then(|| Arc::clone(&shared.readers));
+        let engine =
+            SqliteEngine::open(Arc::clone(&connector), Arc::clone(&shared.wal), hold, &patience)?;
+        let pen = Pen::new(engine, options.limits, crate::timer::shared());
+        shared.pen = Some(Arc::clone(&pen));
+        if options.journal == Journal::Wal {
+            shared.checkpointer = Some(Checkpointer::start(
+                Arc::clone(&pen),
+                Arc::clone(&shared.readers),
+                Arc::clone(&connector),
+                Arc::clone(&shared.wal),
+            )?);
+        }
+        let writer = std::thread::Builder::new()
+            .name(format!("onepen-write {}", connector.name))
+            .spawn(move || pen.serve())
+            .map_err(|error| Error::io("the writer thread could not be started", error))?;
+        shared.writer = Mutex::new(Some(writer));
+        Ok(Arc::new(shared))
+    }
+
     /// The pen, if this handle may write.
     pub(crate) fn pen(&self) -> Result<&Arc<Pen<SqliteEngine>>> {
+        crate::fork::check(self.born)?;
         self.pen.as_ref().ok_or_else(|| {
-            Error::new(
-                ErrorKind::NotAllowed,
-                "the database was opened for reading only",
-            )
+            Error::new(ErrorKind::NotAllowed, "the database was opened for reading only")
         })
+    }
+
+    pub(crate) fn readers(&self) -> Result<&Arc<Readers>> {
+        crate::fork::check(self.born)?;
+        Ok(&self.readers)
     }
 
     pub(crate) fn write<T, F>(&self, ticket: &Ticket, kind: Kind, mut call: F) -> Result<T>
@@ -160,46 +197,69 @@ impl Shared {
         F: FnMut(&WriteTx<'_>) -> Result<T> + Send,
     {
         self.pen()?
-            .write(ticket, kind, |engine: &mut SqliteEngine| {
-                call(&WriteTx::new(engine)?)
-            })
+            .write(ticket, kind, |engine: &mut SqliteEngine| call(&WriteTx::new(engine)?))
             .map_err(|error| self.connector.context(error))
     }
 
-    fn close(&self) -> Result<()> {
-        let Some(pen) = &self.pen else { return Ok(()) };
+    /// Migrations of a second opener, on the connection that is there.
+    pub(crate) fn migrate(&self, migrations: &Migrations) -> Result<()> {
+        let patience =
+            Until { deadline: Instant::now().checked_add(self.connector.options.wait), cancel: None };
+        self.pen()?
+            .write(&self.ticket, Kind::Exclusive, |engine: &mut SqliteEngine| {
+                migrations.run(engine.connection_mut()?, &patience)
+            })
+            .map_err(|error| self.connector.context(error))?;
+        Ok(())
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    fn close(&self) {
+        if crate::fork::check(self.born).is_err() {
+            // The connections are the parent's. Whatever closing them would do
+            // to the file or to its locks, a child must not do it; nor are the
+            // threads here that would have to be joined.
+            std::mem::forget(Arc::clone(&self.readers));
+            return;
+        }
+        if self.closed.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        // Readers before the writer, so that the writer's connection is the last
+        // and closing it checkpoints and removes the log.
         if let Some(checkpointer) = &self.checkpointer {
             checkpointer.stop();
         }
+        let Some(pen) = &self.pen else {
+            self.readers.close();
+            return;
+        };
         pen.close();
-        let writer = lock_std(&self.writer).take();
+        let inside = pen.is_inside();
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writer) = writer
             && writer.thread().id() != std::thread::current().id()
+            && !inside
         {
             // The thread catches everything; a panic in it has been reported.
             let _ = writer.join();
         }
-        drop(pen.take_engine());
-        Ok(())
+        self.readers.close();
+        pen.retire();
     }
-}
-
-fn lock_std<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let _ = self.close();
+        self.close();
     }
 }
 
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Database")
-            .field("name", &self.shared.connector.name)
-            .finish_non_exhaustive()
+        f.debug_struct("Database").field("name", &self.shared.connector.name).finish_non_exhaustive()
     }
 }

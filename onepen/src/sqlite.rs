@@ -15,6 +15,7 @@ use rusqlite::{Connection, ffi};
 use crate::connection::{Connector, POLL, Role};
 use crate::engine::{CommitError, Engine, Patience};
 use crate::error::{Error, ErrorKind, Outcome, Result, Waited, WaitedFor};
+use crate::readers::Readers;
 use crate::raw::{self, Control, Guards};
 use crate::wal::WalLevel;
 
@@ -62,6 +63,8 @@ pub(crate) struct SqliteEngine {
     live: Option<Live>,
     connector: Arc<Connector>,
     wal: Arc<WalLevel>,
+    /// Over a rollback journal a COMMIT needs the readers out of the way.
+    hold: Option<Arc<Readers>>,
     /// The connection itself was in foreign hands: its hooks may be gone.
     exposed: Cell<bool>,
 }
@@ -70,6 +73,7 @@ impl SqliteEngine {
     pub(crate) fn open(
         connector: Arc<Connector>,
         wal: Arc<WalLevel>,
+        hold: Option<Arc<Readers>>,
         patience: &dyn Patience,
     ) -> Result<Self> {
         let live = Live::open(&connector, &wal, patience)?;
@@ -77,6 +81,7 @@ impl SqliteEngine {
             live: Some(live),
             connector,
             wal,
+            hold,
             exposed: Cell::new(false),
         })
     }

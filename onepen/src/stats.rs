@@ -143,6 +143,9 @@ pub struct Stats {
     pub readers: usize,
     /// Reader connections in use now, snapshots included.
     pub readers_in_use: usize,
+    /// The age of the oldest [`Snapshot`](crate::Snapshot): the log cannot be
+    /// reset beyond it.
+    pub oldest_snapshot: Option<Duration>,
     /// Frames in the write-ahead log after the last commit, 0 without one.
     pub wal_frames: u32,
     /// The most frames the log ever had.
@@ -166,6 +169,7 @@ impl Default for Stats {
             holds: nothing,
             readers: 0,
             readers_in_use: 0,
+            oldest_snapshot: None,
             wal_frames: 0,
             wal_frames_max: 0,
             wal_resets: 0,

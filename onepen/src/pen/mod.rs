@@ -118,6 +118,7 @@ pub(crate) struct State<E> {
     hot: bool,
     lone_groups: u8,
     closed: bool,
+    retired: bool,
     expires: Option<Instant>,
     admission: Vec<Waker>,
     pub(crate) holder: Holder,
@@ -174,6 +175,7 @@ impl<E: Engine> Pen<E> {
                 hot: false,
                 lone_groups: 0,
                 closed: false,
+                retired: false,
                 expires: None,
                 admission: Vec::new(),
                 holder: Holder::default(),
@@ -483,21 +485,28 @@ impl<E: Engine> Pen<E> {
         }
     }
 
-    /// Takes the engine out for good, when the pen is closed and idle.
-    pub(crate) fn take_engine(&self) -> Option<Box<E>> {
-        let mut state = lock(&self.state);
-        if state.closed {
-            state.engine.take()
-        } else {
-            None
-        }
+    /// Drops the engine as soon as nobody needs it: now, or when whoever has the
+    /// pen gives it back and the queue is finished.
+    pub(crate) fn retire(&self) {
+        let engine = {
+            let mut state = lock(&self.state);
+            state.closed = true;
+            state.retired = true;
+            if state.queue.is_empty() { state.engine.take() } else { None }
+        };
+        drop(engine); // not under the lock: it closes a connection
     }
 
     /// Gives the pen back, and to the writer thread if somebody waits.
     fn put_back(&self, engine: Box<E>) {
         let mut state = lock(&self.state);
-        state.engine = Some(engine);
         state.holder = Holder::default();
+        if state.retired && state.queue.is_empty() {
+            drop(state);
+            drop(engine);
+            return;
+        }
+        state.engine = Some(engine);
         let wake = self.claim_writer_wakeup(&mut state);
         drop(state);
         if wake {
@@ -550,6 +559,9 @@ impl<E: Engine> Pen<E> {
             }
             if state.closed && state.queue.is_empty() && state.lobby.is_empty() {
                 state.writer = Writer::Ended;
+                let engine = if state.retired { state.engine.take() } else { None };
+                drop(state);
+                drop(engine);
                 return None;
             }
             state.writer = Writer::Parked;

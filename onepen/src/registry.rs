@@ -1,0 +1,107 @@
+//! One pen per file: which databases are open in this process.
+//!
+//! Two handles to one file that each had a pen of their own would be strangers
+//! to each other, and SQLite's polling would decide between them. So a file,
+//! known by device and inode whatever path leads to it, is opened once, and
+//! everybody after that shares it.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::database::Shared;
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::{self, FileId};
+use crate::options::Options;
+
+/// A file's place. Its lock is held while the file is being opened, so that two
+/// threads that open it together get the same thing, and so that opening one
+/// file, which may wait for other processes, does not delay opening another.
+type Place = Arc<Mutex<Weak<Shared>>>;
+
+fn places() -> MutexGuard<'static, HashMap<FileId, Place>> {
+    static PLACES: OnceLock<Mutex<HashMap<FileId, Place>>> = OnceLock::new();
+    PLACES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The database at `path`: the one that is open, or what `open` makes of it.
+pub(crate) fn find_or_open(
+    path: &Path,
+    options: Options,
+    open: impl FnOnce(Options) -> Result<Arc<Shared>>,
+) -> Result<Arc<Shared>> {
+    file::check(path, &options)?;
+    // Keeps a new file there until the real connections are.
+    let mut made = None;
+    let id = match identify(path)? {
+        Some(id) => id,
+        None if options.read_only => return Err(not_there(path)),
+        None => {
+            made = Some(create(path)?);
+            identify(path)?.ok_or_else(|| not_there(path))?
+        }
+    };
+    let place = {
+        let mut places = places();
+        places.retain(|_, place| Arc::strong_count(place) > 1 || is_alive(place));
+        Arc::clone(places.entry(id).or_default())
+    };
+    let mut shared = place.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(shared) = shared.upgrade().filter(|shared| !shared.is_closed()) {
+        share(&shared, options)?;
+        return Ok(shared);
+    }
+    let opened = open(options)?;
+    *shared = Arc::downgrade(&opened);
+    drop(made);
+    Ok(opened)
+}
+
+fn is_alive(place: &Place) -> bool {
+    place.try_lock().map_or(true, |shared| shared.strong_count() > 0)
+}
+
+fn share(shared: &Shared, mut options: Options) -> Result<()> {
+    let migrations = options.migrations.take();
+    let differences = shared.connector.options.differences(&options);
+    if !differences.is_empty() {
+        return Err(Error::new(
+            ErrorKind::SettingsDiffer,
+            format!(
+                "the file is already open in this process with other settings: {}; clone that \
+                 handle, or open with the same options",
+                differences.join(", ")
+            ),
+        )
+        .with_database(&shared.connector.name));
+    }
+    match migrations {
+        Some(migrations) => shared.migrate(&migrations),
+        None => Ok(()),
+    }
+}
+
+fn identify(path: &Path) -> Result<Option<FileId>> {
+    file::identify(path).map_err(|error| Error::io(format!("{}", path.display()), error))
+}
+
+/// Lets SQLite create the file: with its permissions, and never through a
+/// descriptor of ours, whose closing would drop locks.
+fn create(path: &Path) -> Result<Connection> {
+    let path = std::path::absolute(path)
+        .map_err(|error| Error::io(format!("{}: not a usable path", path.display()), error))?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(&path, flags)
+        .map_err(|error| Error::from(error).with_database(&crate::error::shown(&path)))
+}
+
+fn not_there(path: &Path) -> Error {
+    Error::io(
+        format!("{}: there is no such database", path.display()),
+        std::io::ErrorKind::NotFound.into(),
+    )
+}
