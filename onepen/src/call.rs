@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rusqlite::{Connection, Params};
+use rusqlite::{Connection, Params, Row};
 
 use crate::cancel::CancelToken;
 use crate::database::{Database, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pen::future::{Pending, Write, block_on};
 use crate::pen::job::{Kind, Priority, Ticket};
+use crate::readers::{ReadTx, Snapshot};
 use crate::sqlite::SqliteEngine;
 use crate::tx::WriteTx;
 
@@ -39,7 +40,7 @@ impl<'a> Call<'a> {
     /// runs.
     pub fn deadline(mut self, wait: Duration) -> Self {
         self.ticket.patience = Some(wait);
-        self.ticket.limited = true;
+        self.ticket.deadline_is_own = true;
         self
     }
 
@@ -59,7 +60,6 @@ impl<'a> Call<'a> {
     /// A token that can end the call from another thread.
     pub fn cancel_with(mut self, token: &CancelToken) -> Self {
         self.ticket.cancel = Some(token.clone());
-        self.ticket.limited = true;
         self
     }
 
@@ -210,6 +210,36 @@ impl<'a> Call<'a> {
             pending.pen().wait_until_admitted(pending.member());
         }
         Ok(Submitted { pending })
+    }
+
+    /// [`Database::read`] with these settings.
+    ///
+    /// # Errors
+    /// As there, and when the deadline passes while `run` runs a query.
+    pub fn read<T>(self, run: impl FnOnce(&ReadTx) -> Result<T>) -> Result<T> {
+        self.shared().readers()?.read(&self.ticket, run)
+    }
+
+    /// [`Database::query_row`] with these settings.
+    ///
+    /// # Errors
+    /// As there, and when the deadline passes while the query runs.
+    pub fn query_row<T, P, F>(self, sql: &str, params: P, map: F) -> Result<T>
+    where
+        P: Params,
+        F: FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    {
+        self.shared()
+            .readers()?
+            .query_row(&self.ticket, sql, params, map)
+    }
+
+    /// [`Database::snapshot`] with these settings.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn snapshot(self) -> Result<Snapshot> {
+        self.shared().readers()?.snapshot(&self.ticket)
     }
 
     fn future<T, C>(self, kind: Kind, call: C) -> Write<SqliteEngine, C, T>
@@ -444,6 +474,60 @@ impl Database {
         F: FnOnce(&mut Connection) -> Result<T> + Send + 'static,
     {
         self.with().exclusively_async(run)
+    }
+
+    /// Runs `run` on this thread over one committed state of the database,
+    /// waiting for no writer.
+    ///
+    /// # Guarantees
+    /// Snapshot reads (4), read your writes (5), bounded waiting (6): see the
+    /// [crate documentation](crate#guarantees).
+    ///
+    /// # Errors
+    /// What `run` returned; [`ErrorKind::DeadlineExceeded`] when no reader
+    /// connection became free in time; [`ErrorKind::Closed`],
+    /// [`ErrorKind::Forked`].
+    ///
+    /// # Panics
+    /// When `run` panics, after its transaction was ended.
+    #[inline]
+    pub fn read<T>(&self, run: impl FnOnce(&ReadTx) -> Result<T>) -> Result<T> {
+        self.shared.readers()?.read(&self.shared.ticket, run)
+    }
+
+    /// The first row of a single query, without a transaction around it.
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// let version: String = db.query_row("SELECT sqlite_version()", (), |row| row.get(0))?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); `QueryReturnedNoRows` when there is no row;
+    /// [`ErrorKind::NotAllowed`] when the statement writes.
+    #[inline]
+    pub fn query_row<T, P, F>(&self, sql: &str, params: P, map: F) -> Result<T>
+    where
+        P: Params,
+        F: FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    {
+        self.shared
+            .readers()?
+            .query_row(&self.shared.ticket, sql, params, map)
+    }
+
+    /// One committed state of the database, as a value: it stays what it is until
+    /// it is dropped, and may move to another thread.
+    ///
+    /// It has a connection of its own, and it keeps the write-ahead log from
+    /// being reset: [`Stats::oldest_snapshot`](crate::Stats::oldest_snapshot).
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        self.shared.readers()?.snapshot(&self.shared.ticket)
     }
 
     /// Queues a write and returns at once. The handle can be awaited, asked, or

@@ -70,7 +70,9 @@ impl Database {
         let home = TempHome::new()
             .map_err(|error| Error::io("no directory for a database in memory", error))?;
         let path = home.path().join("memory");
-        Ok(Self { shared: Shared::open(&path, options, Some(home))? })
+        Ok(Self {
+            shared: Shared::open(&path, options, Some(home))?,
+        })
     }
 
     pub(crate) fn open_with(path: &Path, options: Options) -> Result<Self> {
@@ -112,8 +114,10 @@ impl Database {
         stats.wal_frames = shared.wal.frames();
         stats.wal_frames_max = shared.wal.max();
         stats.wal_resets = shared.wal.resets();
-        stats.wal_pinned_for =
-            shared.checkpointer.as_ref().and_then(|checkpointer| checkpointer.pinned_for());
+        stats.wal_pinned_for = shared
+            .checkpointer
+            .as_ref()
+            .and_then(|checkpointer| checkpointer.pinned_for());
         stats
     }
 
@@ -132,10 +136,16 @@ impl Shared {
     fn open(path: &Path, options: Options, home: Option<TempHome>) -> Result<Arc<Self>> {
         let connector = Arc::new(Connector::new(path, options, home.is_some())?);
         let options = &connector.options;
-        let patience = Until { deadline: Instant::now().checked_add(options.wait), cancel: None };
+        let patience = Until {
+            deadline: Instant::now().checked_add(options.wait),
+            cancel: None,
+        };
         let wal = Arc::new(WalLevel::new(options.wal_pages));
         let readers = Arc::new(Readers::new(Arc::clone(&connector)));
-        let ticket = Ticket { patience: Some(options.wait), ..Ticket::default() };
+        let ticket = Ticket {
+            patience: Some(options.wait),
+            ..Ticket::default()
+        };
         let mut shared = Self {
             pen: None,
             readers,
@@ -155,11 +165,17 @@ impl Shared {
         }
         if let Some(migrations) = &options.migrations {
             let mut connection = connector.open(Role::Writer, &patience)?;
-            migrations.run(&mut connection, &patience).map_err(|error| connector.context(error))?;
+            migrations
+                .run(&mut connection, &patience)
+                .map_err(|error| connector.context(error))?;
         }
         let hold = (options.journal == Journal::Rollback).then(|| Arc::clone(&shared.readers));
-        let engine =
-            SqliteEngine::open(Arc::clone(&connector), Arc::clone(&shared.wal), hold, &patience)?;
+        let engine = SqliteEngine::open(
+            Arc::clone(&connector),
+            Arc::clone(&shared.wal),
+            hold,
+            &patience,
+        )?;
         let pen = Pen::new(engine, options.limits, crate::timer::shared());
         shared.pen = Some(Arc::clone(&pen));
         if options.journal == Journal::Wal {
@@ -182,7 +198,10 @@ impl Shared {
     pub(crate) fn pen(&self) -> Result<&Arc<Pen<SqliteEngine>>> {
         crate::fork::check(self.born)?;
         self.pen.as_ref().ok_or_else(|| {
-            Error::new(ErrorKind::NotAllowed, "the database was opened for reading only")
+            Error::new(
+                ErrorKind::NotAllowed,
+                "the database was opened for reading only",
+            )
         })
     }
 
@@ -197,18 +216,24 @@ impl Shared {
         F: FnMut(&WriteTx<'_>) -> Result<T> + Send,
     {
         self.pen()?
-            .write(ticket, kind, |engine: &mut SqliteEngine| call(&WriteTx::new(engine)?))
+            .write(ticket, kind, |engine: &mut SqliteEngine| {
+                call(&WriteTx::new(engine)?)
+            })
             .map_err(|error| self.connector.context(error))
     }
 
     /// Migrations of a second opener, on the connection that is there.
     pub(crate) fn migrate(&self, migrations: &Migrations) -> Result<()> {
-        let patience =
-            Until { deadline: Instant::now().checked_add(self.connector.options.wait), cancel: None };
+        let patience = Until {
+            deadline: Instant::now().checked_add(self.connector.options.wait),
+            cancel: None,
+        };
         self.pen()?
-            .write(&self.ticket, Kind::Exclusive, |engine: &mut SqliteEngine| {
-                migrations.run(engine.connection_mut()?, &patience)
-            })
+            .write(
+                &self.ticket,
+                Kind::Exclusive,
+                |engine: &mut SqliteEngine| migrations.run(engine.connection_mut()?, &patience),
+            )
             .map_err(|error| self.connector.context(error))?;
         Ok(())
     }
@@ -239,7 +264,11 @@ impl Shared {
         };
         pen.close();
         let inside = pen.is_inside();
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let writer = self
+            .writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(writer) = writer
             && writer.thread().id() != std::thread::current().id()
             && !inside
@@ -260,6 +289,8 @@ impl Drop for Shared {
 
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Database").field("name", &self.shared.connector.name).finish_non_exhaustive()
+        f.debug_struct("Database")
+            .field("name", &self.shared.connector.name)
+            .finish_non_exhaustive()
     }
 }

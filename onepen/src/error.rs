@@ -254,6 +254,14 @@ impl Error {
         self
     }
 
+    /// The same failure under a better name, for callers who do not know
+    /// SQLite's.
+    pub(crate) fn restated(mut self, kind: ErrorKind, message: &'static str) -> Self {
+        self.0.kind = kind;
+        self.0.message = message.into();
+        self
+    }
+
     pub(crate) fn with_source(mut self, error: rusqlite::Error) -> Self {
         self.0.source = Source::Sqlite(error);
         self

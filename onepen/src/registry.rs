@@ -23,7 +23,10 @@ type Place = Arc<Mutex<Weak<Shared>>>;
 
 fn places() -> MutexGuard<'static, HashMap<FileId, Place>> {
     static PLACES: OnceLock<Mutex<HashMap<FileId, Place>>> = OnceLock::new();
-    PLACES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
+    PLACES
+        .get_or_init(Mutex::default)
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The database at `path`: the one that is open, or what `open` makes of it.
@@ -60,7 +63,9 @@ pub(crate) fn find_or_open(
 }
 
 fn is_alive(place: &Place) -> bool {
-    place.try_lock().map_or(true, |shared| shared.strong_count() > 0)
+    place
+        .try_lock()
+        .map_or(true, |shared| shared.strong_count() > 0)
 }
 
 fn share(shared: &Shared, mut options: Options) -> Result<()> {

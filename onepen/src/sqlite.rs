@@ -15,8 +15,8 @@ use rusqlite::{Connection, ffi};
 use crate::connection::{Connector, POLL, Role};
 use crate::engine::{CommitError, Engine, Patience};
 use crate::error::{Error, ErrorKind, Outcome, Result, Waited, WaitedFor};
-use crate::readers::Readers;
 use crate::raw::{self, Control, Guards};
+use crate::readers::Readers;
 use crate::wal::WalLevel;
 
 /// The connection with its control statements. Field order is drop order:
@@ -65,6 +65,7 @@ pub(crate) struct SqliteEngine {
     wal: Arc<WalLevel>,
     /// Over a rollback journal a COMMIT needs the readers out of the way.
     hold: Option<Arc<Readers>>,
+    holding: Cell<bool>,
     /// The connection itself was in foreign hands: its hooks may be gone.
     exposed: Cell<bool>,
 }
@@ -82,6 +83,7 @@ impl SqliteEngine {
             connector,
             wal,
             hold,
+            holding: Cell::new(false),
             exposed: Cell::new(false),
         })
     }
@@ -133,12 +135,16 @@ impl Engine for SqliteEngine {
         if self.live.is_none() {
             self.live = Some(Live::open(&self.connector, &self.wal, patience)?);
         }
-        let live = self.live()?;
-        let code = live.begin.run();
+        self.hold_readers(patience)?;
+        let code = self.live()?.begin.run();
         if code == ffi::SQLITE_OK {
             return Ok(());
         }
-        self.begin_slowly(code, patience)
+        let begun = self.begin_slowly(code, patience);
+        if begun.is_err() {
+            self.let_readers_go();
+        }
+        begun
     }
 
     fn savepoint(&mut self) -> Result<()> {
@@ -167,6 +173,7 @@ impl Engine for SqliteEngine {
         loop {
             let code = live.commit.run();
             if code == ffi::SQLITE_OK {
+                self.let_readers_go();
                 return Ok(());
             }
             if code & 0xff == ffi::SQLITE_BUSY && patience.exhausted().is_none() {
@@ -188,6 +195,7 @@ impl Engine for SqliteEngine {
         {
             live.rollback.run();
         }
+        self.let_readers_go();
     }
 
     fn is_autocommit(&self) -> bool {
@@ -252,6 +260,35 @@ impl Engine for SqliteEngine {
 }
 
 impl SqliteEngine {
+    /// Over a rollback journal: nobody of this process reads from here to the
+    /// end of the transaction, so that a COMMIT meets no reader of ours.
+    fn hold_readers(&self, patience: &dyn Patience) -> Result<()> {
+        let Some(readers) = &self.hold else {
+            return Ok(());
+        };
+        if self.holding.get() {
+            return Ok(());
+        }
+        let since = Instant::now();
+        while !readers.hold_back(self.connector.options.reader_hold) {
+            readers.let_go();
+            if let Some(why) = patience.exhausted() {
+                let waited = Waited::new(WaitedFor::Readers, since.elapsed());
+                return Err(self.connector.context(crate::pen::gave_up(why, waited)));
+            }
+        }
+        self.holding.set(true);
+        Ok(())
+    }
+
+    fn let_readers_go(&self) {
+        if self.holding.take()
+            && let Some(readers) = &self.hold
+        {
+            readers.let_go();
+        }
+    }
+
     #[cold]
     fn begin_slowly(&self, mut code: i32, patience: &dyn Patience) -> Result<()> {
         let live = self.live()?;

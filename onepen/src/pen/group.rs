@@ -206,7 +206,10 @@ fn transact<E: Engine, T>(
     }
     let ran = member(pen, engine, call);
     match ran {
-        Ok(Ok(_)) if engine.is_autocommit() => Ok(Err(lost())),
+        Ok(Ok(_)) if engine.is_autocommit() => {
+            engine.rollback();
+            Ok(Err(lost()))
+        }
         Ok(Ok(value)) => match engine.commit(patience) {
             Ok(()) => Ok(Ok(value)),
             Err(failed) => {

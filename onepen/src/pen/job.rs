@@ -53,10 +53,10 @@ pub(crate) struct Ticket {
     pub(crate) priority: Priority,
     pub(crate) label: Option<std::sync::Arc<str>>,
     pub(crate) patience: Option<Duration>,
+    /// `patience` was asked for by the caller, so a query that runs longer is
+    /// stopped; the default bounds only the wait for a turn.
+    pub(crate) deadline_is_own: bool,
     pub(crate) cancel: Option<crate::cancel::CancelToken>,
-    /// The caller asked for a deadline or brought a token: what runs is to be
-    /// watched too, not only what waits.
-    pub(crate) limited: bool,
     /// Heap bytes behind the closure, as far as known.
     pub(crate) bytes: u32,
 }

@@ -492,7 +492,11 @@ impl<E: Engine> Pen<E> {
             let mut state = lock(&self.state);
             state.closed = true;
             state.retired = true;
-            if state.queue.is_empty() { state.engine.take() } else { None }
+            if state.queue.is_empty() {
+                state.engine.take()
+            } else {
+                None
+            }
         };
         drop(engine); // not under the lock: it closes a connection
     }
@@ -559,7 +563,11 @@ impl<E: Engine> Pen<E> {
             }
             if state.closed && state.queue.is_empty() && state.lobby.is_empty() {
                 state.writer = Writer::Ended;
-                let engine = if state.retired { state.engine.take() } else { None };
+                let engine = if state.retired {
+                    state.engine.take()
+                } else {
+                    None
+                };
                 drop(state);
                 drop(engine);
                 return None;

@@ -1,0 +1,371 @@
+//! The calls to SQLite that rusqlite does not make for a reader.
+//!
+//! A [`ReadConnection`] starts and ends its read transaction with two
+//! statements prepared once, cannot be made to write, and is left without a
+//! running statement, whatever the code that borrowed it did.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ptr::{self, NonNull};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ffi};
+
+use crate::engine::{GiveUp, Patience};
+use crate::error::{Error, ErrorKind, Waited, WaitedFor};
+
+/// How many instructions of SQLite's virtual machine run between two looks at
+/// a deadline: some 10 µs, against the 30 ns of a look.
+const INSTRUCTIONS: c_int = 1000;
+
+/// A connection on which only reads are possible.
+///
+/// `Send`, because everything in it is reached through `&self` of whoever has
+/// it now, and SQLite (built thread-safe, rusqlite refuses others) keeps
+/// nothing of a connection in thread-local storage.
+pub(super) struct ReadConnection {
+    connection: Connection,
+    begin: NonNull<ffi::sqlite3_stmt>,
+    commit: NonNull<ffi::sqlite3_stmt>,
+    /// On the heap, because SQLite has a pointer to it.
+    guard: Box<Guard>,
+    watch: RefCell<Option<Box<Watch>>>,
+}
+
+/// What the authorizer needs to know.
+struct Guard {
+    /// SQLite may compile our own two statements again at any time.
+    ours: Cell<bool>,
+}
+
+/// The limits of the call that runs now.
+struct Watch {
+    patience: Box<dyn Patience + Send>,
+    since: Instant,
+    gave_up: Cell<Option<GiveUp>>,
+}
+
+// SAFETY: the two statements belong to the connection and are used by nothing
+// else; `Connection` itself is `Send`; the boxes are reached only through
+// SQLite's callbacks, which run on the thread that uses the connection.
+// `Patience + Send` is in there by type.
+unsafe impl Send for ReadConnection {}
+
+impl ReadConnection {
+    /// Takes a connection that was opened read-only.
+    pub(super) fn new(connection: Connection) -> rusqlite::Result<Self> {
+        // BEGIN IMMEDIATE on a file opened read-only takes the snapshot at once
+        // (`sqlite3BeginTransaction`), for nothing: the first statement has it
+        // no longer to do. `query_only` would refuse that because of the empty
+        // temporary database. The file being opened read-only and the guard
+        // below refuse all that `query_only` does.
+        connection.pragma_update(None, "query_only", false)?;
+        let begin = prepare(&connection, c"BEGIN IMMEDIATE")?;
+        let commit = match prepare(&connection, c"COMMIT") {
+            Ok(commit) => commit,
+            Err(error) => {
+                // SAFETY: prepared above, not used by anybody else.
+                unsafe { ffi::sqlite3_finalize(begin.as_ptr()) };
+                return Err(error);
+            }
+        };
+        let this = Self {
+            connection,
+            begin,
+            commit,
+            guard: Box::new(Guard {
+                ours: Cell::new(false),
+            }),
+            watch: RefCell::new(None),
+        };
+        // SAFETY: the handle is open; the guard is on the heap, and `drop` takes
+        // the authorizer away before the guard goes.
+        let refused = unsafe {
+            ffi::sqlite3_set_authorizer(
+                this.handle(),
+                Some(authorize),
+                ptr::from_ref::<Guard>(&this.guard).cast_mut().cast(),
+            )
+        };
+        match refused {
+            ffi::SQLITE_OK => Ok(this),
+            code => Err(this.failure(code)),
+        }
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    fn handle(&self) -> *mut ffi::sqlite3 {
+        // SAFETY: only ever passed to calls that do not close it.
+        unsafe { self.connection.handle() }
+    }
+
+    /// Starts a transaction and pins its snapshot.
+    pub(super) fn begin(&self) -> rusqlite::Result<()> {
+        self.run(self.begin)
+    }
+
+    /// Ends the transaction and whatever still holds on to its snapshot. Says
+    /// whether the connection is fit for the next one.
+    pub(super) fn end(&self) -> bool {
+        // For a transaction that wrote nothing, COMMIT and ROLLBACK are one.
+        let ended = self.run(self.commit).is_ok();
+        if ended && !self.is_reading() {
+            return true;
+        }
+        self.reset_all();
+        // Somebody else may have ended it (through `connection()`).
+        self.connection.is_autocommit() && !self.is_reading()
+    }
+
+    /// Whether a snapshot is pinned.
+    pub(super) fn is_reading(&self) -> bool {
+        // SAFETY: the handle is open; a null schema means all of them.
+        let state = unsafe { ffi::sqlite3_txn_state(self.handle(), ptr::null()) };
+        state != ffi::SQLITE_TXN_NONE
+    }
+
+    fn run(&self, statement: NonNull<ffi::sqlite3_stmt>) -> rusqlite::Result<()> {
+        self.guard.ours.set(true);
+        // SAFETY: prepared on this connection and finalized only by `drop`.
+        let code = unsafe {
+            ffi::sqlite3_step(statement.as_ptr());
+            // Gives the same answer as the step, or 0 after a success.
+            ffi::sqlite3_reset(statement.as_ptr())
+        };
+        self.guard.ours.set(false);
+        match code {
+            ffi::SQLITE_OK => Ok(()),
+            code => Err(self.failure(code)),
+        }
+    }
+
+    #[cold]
+    fn failure(&self, code: c_int) -> rusqlite::Error {
+        failure(&self.connection, code)
+    }
+
+    /// Resets statements that were left running. A forgotten
+    /// [`rusqlite::Rows`] would otherwise pin its snapshot for ever.
+    #[cold]
+    fn reset_all(&self) {
+        // SAFETY: the handle is open, and the statements come from it. Resetting
+        // is allowed at any time, and nobody borrows one of them now: the access
+        // they could be borrowed from has ended.
+        unsafe {
+            let mut statement = ffi::sqlite3_next_stmt(self.handle(), ptr::null_mut());
+            while !statement.is_null() {
+                if ffi::sqlite3_stmt_busy(statement) != 0 {
+                    ffi::sqlite3_reset(statement);
+                }
+                statement = ffi::sqlite3_next_stmt(self.handle(), statement);
+            }
+        }
+        if !self.connection.is_autocommit() {
+            let _ = self.run(self.commit);
+        }
+    }
+
+    /// Interrupts what runs from now on as soon as `patience` is exhausted.
+    pub(super) fn watch(&self, patience: Box<dyn Patience + Send>, since: Instant) {
+        let watch = Box::new(Watch {
+            patience,
+            since,
+            gave_up: Cell::new(None),
+        });
+        let context = ptr::from_ref::<Watch>(&watch).cast_mut().cast();
+        let before = self.watch.replace(Some(watch));
+        // SAFETY: the handle is open. The context is on the heap, kept in
+        // `self.watch` until the handler is replaced (here) or taken away
+        // (`unwatch`, `drop`).
+        unsafe {
+            ffi::sqlite3_progress_handler(self.handle(), INSTRUCTIONS, Some(look), context);
+        }
+        drop(before);
+    }
+
+    /// No limits from now on.
+    pub(super) fn unwatch(&self) {
+        let watch = self.watch.take();
+        if watch.is_some() {
+            // SAFETY: the handle is open; this takes the handler away.
+            unsafe { ffi::sqlite3_progress_handler(self.handle(), 0, None, ptr::null_mut()) };
+        }
+    }
+
+    /// What `error`, met by a reader, means to its caller.
+    #[cold]
+    pub(super) fn explain(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::Sqlite {
+            return error;
+        }
+        match error.sqlite_code().unwrap_or(ffi::SQLITE_OK) & 0xff {
+            ffi::SQLITE_INTERRUPT => match self.gave_up() {
+                Some((why, how_long)) => interrupted(why, how_long),
+                None => error,
+            },
+            ffi::SQLITE_READONLY | ffi::SQLITE_AUTH => {
+                error.restated(ErrorKind::NotAllowed, NOT_ALLOWED)
+            }
+            _ => error,
+        }
+    }
+
+    fn gave_up(&self) -> Option<(GiveUp, Duration)> {
+        let watch = self.watch.borrow();
+        let watch = watch.as_ref()?;
+        Some((watch.gave_up.get()?, watch.since.elapsed()))
+    }
+}
+
+const NOT_ALLOWED: &str = "a read cannot write, attach, change settings or control its \
+                           transaction; use `write` or `exclusively`";
+
+/// The answer to a query that ran out of patience.
+pub(super) fn interrupted(why: GiveUp, how_long: Duration) -> Error {
+    let error = match why {
+        GiveUp::Deadline => Error::new(
+            ErrorKind::DeadlineExceeded,
+            "the query ran longer than its deadline allowed and was stopped",
+        ),
+        GiveUp::Cancelled | GiveUp::NobodyWaits => {
+            Error::new(ErrorKind::Cancelled, "the query was cancelled and stopped")
+        }
+    };
+    error.with_waited(Waited::new(WaitedFor::Query, how_long))
+}
+
+impl Drop for ReadConnection {
+    fn drop(&mut self) {
+        // SAFETY: the handle is open until after this; the two statements are
+        // ours and not used again. Only these: virtual tables have statements of
+        // their own on the same connection. So a statement whose owner was
+        // forgotten (`mem::forget`) keeps SQLite from closing: that is a leak.
+        unsafe {
+            ffi::sqlite3_finalize(self.begin.as_ptr());
+            ffi::sqlite3_finalize(self.commit.as_ptr());
+            ffi::sqlite3_progress_handler(self.handle(), 0, None, ptr::null_mut());
+            ffi::sqlite3_set_authorizer(self.handle(), None, ptr::null_mut());
+        }
+    }
+}
+
+fn prepare(connection: &Connection, sql: &CStr) -> rusqlite::Result<NonNull<ffi::sqlite3_stmt>> {
+    let mut statement = ptr::null_mut();
+    // SAFETY: the handle is open, the text ends with a nul, and the out
+    // pointer lives long enough.
+    let code = unsafe {
+        ffi::sqlite3_prepare_v3(
+            connection.handle(),
+            sql.as_ptr(),
+            -1,
+            ffi::SQLITE_PREPARE_PERSISTENT,
+            &raw mut statement,
+            ptr::null_mut(),
+        )
+    };
+    NonNull::new(statement).ok_or_else(|| failure(connection, code))
+}
+
+fn failure(connection: &Connection, code: c_int) -> rusqlite::Error {
+    // SAFETY: the handle is open; the message is copied before any other call.
+    let message = unsafe {
+        let message = ffi::sqlite3_errmsg(connection.handle());
+        (!message.is_null()).then(|| CStr::from_ptr(message).to_string_lossy().into_owned())
+    };
+    rusqlite::Error::SqliteFailure(ffi::Error::new(code), message)
+}
+
+/// SQLite's progress handler: anything but 0 interrupts.
+unsafe extern "C" fn look(context: *mut c_void) -> c_int {
+    // SAFETY: `watch` registered this with a `Watch` that lives as long as the
+    // registration, and SQLite calls on the thread that uses the connection.
+    let watch = unsafe { &*context.cast::<Watch>() };
+    let Some(why) = watch.patience.exhausted() else {
+        return 0;
+    };
+    watch.gave_up.set(Some(why));
+    1
+}
+
+/// SQLite's authorizer, called while a statement is compiled.
+unsafe extern "C" fn authorize(
+    context: *mut c_void,
+    action: c_int,
+    first: *const c_char,
+    second: *const c_char,
+    schema: *const c_char,
+    _within: *const c_char,
+) -> c_int {
+    // SAFETY: `new` registered this with a `Guard` that outlives the connection.
+    let guard = unsafe { &*context.cast::<Guard>() };
+    // SAFETY: SQLite passes either null or a text that lives during the call.
+    let text =
+        |text: *const c_char| unsafe { (!text.is_null()).then(|| CStr::from_ptr(text).to_bytes()) };
+    let allowed = match action {
+        ffi::SQLITE_TRANSACTION => guard.ours.get(),
+        ffi::SQLITE_SAVEPOINT | ffi::SQLITE_ATTACH | ffi::SQLITE_DETACH => false,
+        ffi::SQLITE_PRAGMA => text(first).is_some_and(|name| may_ask(name, text(second).is_some())),
+        // The file is read-only; the temporary database is not, and what is put
+        // there would be met by whoever has this connection next.
+        ffi::SQLITE_INSERT | ffi::SQLITE_UPDATE | ffi::SQLITE_DELETE => {
+            text(schema) != Some(b"temp")
+        }
+        _ => true,
+    };
+    if allowed {
+        ffi::SQLITE_OK
+    } else {
+        ffi::SQLITE_DENY
+    }
+}
+
+/// Pragmas that only tell something, whether or not they are given a name.
+const ASKING: [&[u8]; 17] = [
+    b"collation_list",
+    b"compile_options",
+    b"data_version",
+    b"database_list",
+    b"foreign_key_check",
+    b"foreign_key_list",
+    b"function_list",
+    b"index_info",
+    b"index_list",
+    b"index_xinfo",
+    b"integrity_check",
+    b"module_list",
+    b"pragma_list",
+    b"quick_check",
+    b"table_info",
+    b"table_list",
+    b"table_xinfo",
+];
+
+/// Pragmas that tell without an argument, and would set something with one.
+const SETTINGS: [&[u8]; 18] = [
+    b"application_id",
+    b"auto_vacuum",
+    b"busy_timeout",
+    b"cache_size",
+    b"encoding",
+    b"foreign_keys",
+    b"freelist_count",
+    b"journal_mode",
+    b"journal_size_limit",
+    b"max_page_count",
+    b"mmap_size",
+    b"page_count",
+    b"page_size",
+    b"query_only",
+    b"schema_version",
+    b"synchronous",
+    b"temp_store",
+    b"user_version",
+];
+
+fn may_ask(pragma: &[u8], with_argument: bool) -> bool {
+    let among = |names: &[&[u8]]| names.iter().any(|name| name.eq_ignore_ascii_case(pragma));
+    among(&ASKING) || (!with_argument && among(&SETTINGS))
+}

@@ -1,0 +1,120 @@
+//! A read transaction that outlives a closure.
+
+use std::fmt;
+use std::ops::Deref;
+use std::time::{Duration, Instant};
+
+use super::{ReadTx, Readers, limits};
+use crate::connection::retry;
+use crate::engine::Patience;
+use crate::error::{Result, WaitedFor};
+use crate::pen::{gave_up, job::Ticket, patience};
+use crate::sync::{Arc, Ordering, lock};
+
+/// One committed state of the database, for as long as you keep it.
+///
+/// It has a connection of its own and everything a [`ReadTx`] has. It can move
+/// to another thread, but not be used by two at once:
+///
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>() {}
+/// shared::<onepen::Snapshot>();
+/// ```
+///
+/// While it lives the write-ahead log cannot be reset, so the log grows with
+/// every write: [`Stats::wal_pinned_for`](crate::Stats::wal_pinned_for) shows it.
+/// Dropping it ends it.
+pub struct Snapshot {
+    tx: Option<ReadTx>,
+    since: Instant,
+    readers: Arc<Readers>,
+}
+
+impl Readers {
+    /// Takes a snapshot now.
+    pub(crate) fn snapshot(self: &Arc<Self>, ticket: &Ticket) -> Result<Snapshot> {
+        let since = Instant::now();
+        self.snapshot_since(ticket, since)
+    }
+
+    pub(super) fn snapshot_since(
+        self: &Arc<Self>,
+        ticket: &Ticket,
+        since: Instant,
+    ) -> Result<Snapshot> {
+        self.check()?;
+        // A turn among the readers, only for the moment in which it begins: so
+        // that it waits while readers are held back and after they are closed.
+        let entry = match self.slots.own() {
+            Some(entry) => entry,
+            None => self.enter_slowly(ticket, Some(since))?,
+        };
+        let begun = self.begin_outside(ticket, since);
+        self.slots.leave(entry);
+        begun
+    }
+
+    fn begin_outside(self: &Arc<Self>, ticket: &Ticket, since: Instant) -> Result<Snapshot> {
+        if let Some(why) = limits(ticket, since).exhausted() {
+            let waited = crate::error::Waited::new(WaitedFor::Reader, since.elapsed());
+            return Err(self.connector.context(gave_up(why, waited)));
+        }
+        let tx = self.connection(ticket, since)?;
+        let patience = patience(ticket, since);
+        retry(&patience, WaitedFor::Opening, since, || tx.raw().begin())
+            .map_err(|error| self.connector.context(error))?;
+        let begun = Instant::now();
+        lock(&self.snapshots).push(begun);
+        self.outside.fetch_add(1, Ordering::Relaxed);
+        Ok(Snapshot {
+            tx: Some(tx),
+            since: begun,
+            readers: Arc::clone(self),
+        })
+    }
+
+    /// How long the oldest snapshot has been pinning the log.
+    pub(crate) fn oldest_snapshot(&self) -> Option<Duration> {
+        lock(&self.snapshots).iter().min().map(Instant::elapsed)
+    }
+}
+
+impl Snapshot {
+    /// How long ago it was taken.
+    pub fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+}
+
+impl Deref for Snapshot {
+    type Target = ReadTx;
+
+    fn deref(&self) -> &ReadTx {
+        self.tx.as_ref().expect("only `drop` takes it")
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        let Some(tx) = self.tx.take() else { return };
+        tx.raw().unwatch();
+        let fit = tx.raw().end();
+        self.readers.outside.fetch_sub(1, Ordering::Relaxed);
+        let mut snapshots = lock(&self.readers.snapshots);
+        if let Some(place) = snapshots.iter().position(|&since| since == self.since) {
+            snapshots.swap_remove(place);
+        }
+        drop(snapshots);
+        if fit {
+            self.readers.put_away(tx);
+        }
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("age", &self.age())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,217 @@
+//! What a read can do: look at one committed state of the database.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use rusqlite::{Connection, Params, Row};
+
+use super::raw::ReadConnection;
+use crate::error::{Error, Result};
+
+/// A prepared statement of a read, from the connection's cache and back to it
+/// when dropped.
+pub type Statement<'a> = rusqlite::CachedStatement<'a>;
+
+/// A read transaction: one committed state of the database, from its first
+/// moment to its end, whatever is written meanwhile.
+///
+/// It cannot write. There is no method for it:
+///
+/// ```compile_fail,E0599
+/// # fn main() -> onepen::Result<()> {
+/// # let db = onepen::Database::open_in_memory()?;
+/// db.read(|tx| tx.execute("DELETE FROM account", ()))?;
+/// # Ok(()) }
+/// ```
+///
+/// and the connection behind it is open for reading only, so that SQL which
+/// writes (or attaches, changes a setting, or ends the transaction) fails with
+/// [`ErrorKind::NotAllowed`](crate::ErrorKind::NotAllowed).
+///
+/// It stays in its closure, and so do its statements:
+///
+/// ```compile_fail
+/// # fn main() -> onepen::Result<()> {
+/// # let db = onepen::Database::open_in_memory()?;
+/// let leaked = db.read(|tx| Ok(tx))?;
+/// # Ok(()) }
+/// ```
+///
+/// ```compile_fail
+/// # fn main() -> onepen::Result<()> {
+/// # let db = onepen::Database::open_in_memory()?;
+/// let leaked = db.read(|tx| tx.prepare("SELECT 1"))?;
+/// # Ok(()) }
+/// ```
+///
+/// nor can another thread use it:
+///
+/// ```compile_fail,E0277
+/// # fn main() -> onepen::Result<()> {
+/// # let db = onepen::Database::open_in_memory()?;
+/// db.read(|tx| {
+///     std::thread::scope(|scope| {
+///         scope.spawn(|| tx.prepare("SELECT 1").is_ok());
+///     });
+///     Ok(())
+/// })?;
+/// # Ok(()) }
+/// ```
+pub struct ReadTx {
+    connection: ReadConnection,
+    database: Arc<str>,
+    open: Arc<AtomicUsize>,
+}
+
+impl ReadTx {
+    pub(super) fn new(
+        connection: Connection,
+        database: &Arc<str>,
+        open: &Arc<AtomicUsize>,
+    ) -> rusqlite::Result<Self> {
+        let connection = ReadConnection::new(connection)?;
+        open.fetch_add(1, Relaxed);
+        Ok(Self {
+            connection,
+            database: Arc::clone(database),
+            open: Arc::clone(open),
+        })
+    }
+
+    pub(super) fn raw(&self) -> &ReadConnection {
+        &self.connection
+    }
+
+    /// The first row of a query.
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// let sum: i64 = db.read(|tx| tx.query_row("SELECT ?1 + ?2", (1, 2), |row| row.get(0)))?;
+    /// assert_eq!(sum, 3);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// SQLite's [`QueryReturnedNoRows`](rusqlite::Error::QueryReturnedNoRows)
+    /// when there is none.
+    #[inline]
+    pub fn query_row<T, P, F>(&self, sql: &str, params: P, map: F) -> Result<T>
+    where
+        P: Params,
+        F: FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    {
+        self.connection()
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.query_row(params, map))
+            .map_err(|error| self.failed(error))
+    }
+
+    /// The first row of a query, if there is one.
+    ///
+    /// # Errors
+    /// Whatever SQLite or `map` say.
+    pub fn query_row_optional<T, P, F>(&self, sql: &str, params: P, map: F) -> Result<Option<T>>
+    where
+        P: Params,
+        F: FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    {
+        let mut statement = self.prepare(sql)?;
+        let mut rows = statement
+            .query(params)
+            .map_err(|error| self.failed(error))?;
+        rows.next()
+            .and_then(|row| row.map(map).transpose())
+            .map_err(|error| self.failed(error))
+    }
+
+    /// Calls `each` for every row of a query, one after the other; nothing is
+    /// loaded ahead. Stops at the first error of `each` and returns it.
+    ///
+    /// # Errors
+    /// Whatever SQLite or `each` say.
+    pub fn query_each<P, F>(&self, sql: &str, params: P, mut each: F) -> Result<()>
+    where
+        P: Params,
+        F: FnMut(&Row<'_>) -> Result<()>,
+    {
+        let mut statement = self.prepare(sql)?;
+        let mut rows = statement
+            .query(params)
+            .map_err(|error| self.failed(error))?;
+        while let Some(row) = rows.next().map_err(|error| self.failed(error))? {
+            each(row).map_err(|error| self.explained(error))?;
+        }
+        Ok(())
+    }
+
+    /// All rows of a query.
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// let rows: Vec<i64> = db.read(|tx| {
+    ///     tx.query_map("SELECT value FROM json_each('[1, 2, 3]')", (), |row| row.get(0))
+    /// })?;
+    /// assert_eq!(rows, [1, 2, 3]);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Whatever SQLite or `map` say.
+    pub fn query_map<T, P, F>(&self, sql: &str, params: P, map: F) -> Result<Vec<T>>
+    where
+        P: Params,
+        F: FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    {
+        let mut statement = self.prepare(sql)?;
+        statement
+            .query_map(params, map)
+            .and_then(Iterator::collect)
+            .map_err(|error| self.failed(error))
+    }
+
+    /// Prepares a statement, or finds it in the connection's cache.
+    ///
+    /// # Errors
+    /// When SQLite cannot compile `sql`.
+    pub fn prepare(&self, sql: &str) -> Result<Statement<'_>> {
+        self.connection()
+            .prepare_cached(sql)
+            .map_err(|error| self.failed(error))
+    }
+
+    /// The connection itself, for what this type does not offer.
+    ///
+    /// This lifts the guarantee *snapshot reads* in one respect: what you change
+    /// on the connection (a function, a collation, a hook, a limit) is there for
+    /// whoever gets it next. Writing stays impossible.
+    pub fn connection(&self) -> &Connection {
+        self.connection.connection()
+    }
+
+    #[cold]
+    pub(super) fn failed(&self, error: rusqlite::Error) -> Error {
+        self.explained(Error::from(error))
+    }
+
+    #[cold]
+    pub(super) fn explained(&self, error: Error) -> Error {
+        self.connection.explain(error).with_database(&self.database)
+    }
+}
+
+impl Drop for ReadTx {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Relaxed);
+    }
+}
+
+impl fmt::Debug for ReadTx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadTx")
+            .field("database", &self.database)
+            .finish_non_exhaustive()
+    }
+}
