@@ -152,6 +152,7 @@ mod engine;
 mod error;
 mod file;
 mod fork;
+mod keys;
 mod migrate;
 mod options;
 mod pen;

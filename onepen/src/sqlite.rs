@@ -324,7 +324,7 @@ impl SqliteEngine {
 /// certain. After any other the commit frame may be in the file, where the next
 /// recovery will find it: `reliability` tests show exactly that for a failed
 /// fsync.
-fn outcome_of_failed_commit(code: i32) -> Outcome {
+pub(crate) fn outcome_of_failed_commit(code: i32) -> Outcome {
     match code & 0xff {
         ffi::SQLITE_BUSY
         | ffi::SQLITE_CONSTRAINT
