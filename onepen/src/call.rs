@@ -13,6 +13,7 @@ use rusqlite::{Connection, Params, Row};
 use crate::cancel::CancelToken;
 use crate::database::{Database, Shared};
 use crate::error::{Error, ErrorKind, Result};
+use crate::options::Options;
 use crate::pen::future::{Pending, Write, block_on};
 use crate::pen::job::{Kind, Priority, Ticket};
 use crate::readers::{ReadTx, Snapshot};
@@ -61,6 +62,10 @@ impl<'a> Call<'a> {
     pub fn cancel_with(mut self, token: &CancelToken) -> Self {
         self.ticket.cancel = Some(token.clone());
         self
+    }
+
+    pub(crate) fn options(&self) -> &'a Options {
+        &self.database.shared.connector.options
     }
 
     fn shared(&self) -> &'a Shared {
@@ -210,6 +215,36 @@ impl<'a> Call<'a> {
             pending.pen().wait_until_admitted(pending.member());
         }
         Ok(Submitted { pending })
+    }
+
+    /// [`Database::submit_async`] with these settings.
+    pub fn submit_async<T, F>(
+        self,
+        run: F,
+    ) -> impl Future<Output = Result<Submitted<T>>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: Fn(&WriteTx<'_>) -> Result<T> + Send + 'static,
+    {
+        let pen = self.shared().pen().map(Arc::clone);
+        let ticket = self.ticket;
+        let mut new = Some((pen, run));
+        let mut queued: Option<Pending<SqliteEngine, T>> = None;
+        std::future::poll_fn(move |cx| {
+            if let Some((pen, run)) = new.take() {
+                let pending = Pending::enqueue(pen?, &ticket, Kind::Grouped, with_tx(run), None)?;
+                queued = Some(pending);
+            }
+            match &queued {
+                Some(pending) if !pending.pen().poll_admitted(pending.member(), cx.waker()) => {
+                    Poll::Pending
+                }
+                _ => Poll::Ready(match queued.take() {
+                    Some(pending) => Ok(Submitted { pending }),
+                    None => Err(ran_already()),
+                }),
+            }
+        })
     }
 
     /// [`Database::read`] with these settings.
@@ -544,6 +579,23 @@ impl Database {
         F: Fn(&WriteTx<'_>) -> Result<T> + Send + 'static,
     {
         self.with().submit(run)
+    }
+
+    /// [`submit`](Self::submit) for tasks: waits for space in the queue, and
+    /// resolves to the handle.
+    ///
+    /// # Cancel safety
+    /// Nothing is queued before the first poll. Dropping the future before it has
+    /// resolved takes the write out of the queue, unless it has started.
+    pub fn submit_async<T, F>(
+        &self,
+        run: F,
+    ) -> impl Future<Output = Result<Submitted<T>>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: Fn(&WriteTx<'_>) -> Result<T> + Send + 'static,
+    {
+        self.with().submit_async(run)
     }
 }
 

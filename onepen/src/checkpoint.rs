@@ -9,9 +9,11 @@
 //!
 //! SQLite resets a log only when a writer starts, everything is copied back and
 //! no reader uses the log at that moment. Under load there is no such moment,
-//! so one is made: inside the pen's turn (no writer), after a PASSIVE checkpoint
-//! (little is left to copy), while new readers of this process are held back
-//! until the running ones have ended, for a few milliseconds at most.
+//! so one is made: after a PASSIVE checkpoint (little is left to copy), new
+//! readers of this process are held back until the running ones have ended, for
+//! a few milliseconds, while writers go on; then the rest is copied and the log
+//! is reset inside the pen's turn. When the running reads last longer, readers
+//! are let go and it is tried again later, with a longer hold each time.
 
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -32,6 +34,12 @@ use crate::wal::WalLevel;
 /// The first and the longest pause before the next try at a pinned log.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
+
+/// How long a reset waits for the pen while readers are held.
+const PEN_WAIT: Duration = Duration::from_millis(50);
+
+/// How many times the usual hold readers may be held for in the end.
+const MOST_HOLD: u32 = 32;
 
 /// The limit a database starts with. A short log is overwritten in place, which
 /// a disk flushes faster than a file that grows.
@@ -124,6 +132,7 @@ impl Checkpointer {
         let mut connection = None;
         let mut pause: Option<Duration> = None;
         let mut last = Instant::now();
+        let mut hold = self.connector.options.reader_hold;
         loop {
             let seen = self.wal.bell().current();
             if self.stop.load(Ordering::SeqCst) {
@@ -137,16 +146,20 @@ impl Checkpointer {
                 }
                 continue;
             }
-            pause = match self.reset(&mut connection) {
+            pause = match self.reset(&mut connection, hold) {
                 Ok(Some(held)) => {
                     if held * RESET_SHARE > last.elapsed() {
                         limit = limit.saturating_mul(2).min(most);
                     }
                     last = Instant::now();
+                    hold = self.connector.options.reader_hold;
                     None
                 }
                 // Pinned, or an error that a later try may not meet.
+                // Reads that overlap and each take longer than the hold would keep
+                // the log for ever, so the hold grows with every try.
                 Ok(None) | Err(_) => {
+                    hold = (hold * 2).min(self.connector.options.reader_hold * MOST_HOLD);
                     Some(pause.map_or(RETRY_FIRST, |pause| (pause * 2).min(RETRY_LONGEST)))
                 }
             };
@@ -160,7 +173,11 @@ impl Checkpointer {
 
     /// Copies back and resets. If the log now starts over, says for how long
     /// that kept the pen.
-    fn reset(&self, connection: &mut Option<Connection>) -> Result<Option<Duration>> {
+    fn reset(
+        &self,
+        connection: &mut Option<Connection>,
+        hold_readers: Duration,
+    ) -> Result<Option<Duration>> {
         let connection = match connection {
             Some(connection) => connection,
             none => {
@@ -172,17 +189,40 @@ impl Checkpointer {
             }
         };
         checkpoint(connection, "PASSIVE")?;
+        // First the readers, while writers go on; only then, for the moment that
+        // the reset itself takes, the pen.
+        let hold = self.readers.hold(hold_readers);
+        let progress = if hold.drained() {
+            self.restart(connection)?
+        } else {
+            Progress {
+                busy: true,
+                held: Duration::ZERO,
+            }
+        };
+        drop(hold);
+        let mut pinned = self.pinned();
+        *pinned = if progress.busy {
+            pinned.or_else(|| Some(Instant::now()))
+        } else {
+            None
+        };
+        Ok((!progress.busy).then_some(progress.held))
+    }
+
+    /// Copies back the rest and resets, in the pen's turn.
+    fn restart(&self, connection: &mut Connection) -> Result<Progress> {
         let ticket = Ticket {
             priority: Priority::High,
             label: Some("checkpoint".into()),
-            patience: Some(self.connector.options.wait),
+            // Readers are held meanwhile; and somebody who has the pen may be
+            // waiting to read.
+            patience: Some(PEN_WAIT),
             ..Ticket::default()
         };
-        let progress = self.pen.write(&ticket, Kind::Maintenance, move |_engine| {
+        let far_over = self.wal.frames() / TRUNCATE_OVER >= self.connector.options.wal_pages;
+        self.pen.write(&ticket, Kind::Maintenance, move |_engine| {
             let started = Instant::now();
-            let _hold = self.readers.hold(self.connector.options.reader_hold);
-            let limit = self.connector.options.wal_pages;
-            let far_over = self.wal.frames() / TRUNCATE_OVER >= limit;
             let progress = checkpoint(connection, if far_over { "TRUNCATE" } else { "RESTART" })?;
             if !progress.busy {
                 self.wal.restarted();
@@ -191,14 +231,7 @@ impl Checkpointer {
                 held: started.elapsed(),
                 ..progress
             })
-        })?;
-        let mut pinned = self.pinned();
-        *pinned = if progress.busy {
-            pinned.or_else(|| Some(Instant::now()))
-        } else {
-            None
-        };
-        Ok((!progress.busy).then_some(progress.held))
+        })
     }
 }
 

@@ -110,6 +110,26 @@ pub(crate) fn was_committed(connection: &Connection, key: &str) -> rusqlite::Res
         .query_row((key,), |row| row.get(0))
 }
 
+/// Whether a write with `key` is committed, for good.
+///
+/// After a failed flush the frames of a write may lie behind the end of the log,
+/// from where a crash would bring them back. A later commit overwrites them, so
+/// this makes one: call it in a write transaction, and believe the answer only
+/// when that is committed. The row with the empty key is what it writes.
+pub(crate) fn settle(connection: &Connection, key: &str) -> rusqlite::Result<bool> {
+    if !table_exists(connection)? {
+        create_table(connection)?;
+    }
+    // Never the value that is there: SQLite would not write the page then.
+    connection
+        .prepare_cached(
+            "INSERT INTO main._onepen_keys (key, at) VALUES ('', unixepoch())
+             ON CONFLICT (key) DO UPDATE SET at = max(at + 1, excluded.at)",
+        )?
+        .execute(())?;
+    was_committed(connection, key)
+}
+
 /// Inserts the key, or takes over one that is beyond its lifetime.
 fn record(connection: &Connection, key: &str, lifetime: i64) -> rusqlite::Result<bool> {
     let changed = connection

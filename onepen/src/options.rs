@@ -55,7 +55,7 @@ pub(crate) type Init = Arc<dyn Fn(&rusqlite::Connection) -> rusqlite::Result<()>
 ///     .wait(Duration::from_secs(2))
 ///     .label("orders")
 ///     .open(dir.path().join("app.db"))?;
-/// # db.close() }
+/// # drop(db); Ok(()) }
 /// ```
 #[derive(Clone)]
 #[must_use = "options do nothing until `open`"]
@@ -223,9 +223,10 @@ impl Options {
     }
 
     /// How many pages the write-ahead log may hold before it is reset, and how
-    /// long new readers may be held back for that. The log grows beyond it only
-    /// while a reader that does not end keeps it from being reset. Default:
-    /// 4,096 pages, 20 ms.
+    /// long new readers are held back for that at first; when running reads
+    /// outlast this, the next try holds twice as long, up to 32 times. The log
+    /// grows beyond the limit only while readers keep it from being reset.
+    /// Default: 4,096 pages, 20 ms.
     pub fn wal_limit(mut self, pages: u32, hold_readers: Duration) -> Self {
         self.wal_pages = pages.max(16);
         self.reader_hold = hold_readers;

@@ -120,6 +120,14 @@ impl<'a> WriteTx<'a> {
         result
     }
 
+    /// Statements of ours, for the closure's sake.
+    pub(crate) fn own_statements<T>(
+        &self,
+        run: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        run(self.connection).map_err(|error| self.explain(error))
+    }
+
     fn control(&self, sql: &str) -> Result<()> {
         self.engine
             .with_savepoints(|connection| connection.prepare_cached(sql)?.execute(()))?

@@ -141,9 +141,8 @@ pub(crate) struct Pen<E> {
 }
 
 crate::sync::thread_local! {
-    // Not `const`: loom's macro does not know that form.
     /// The pens in whose closures this thread is.
-    static INSIDE: std::cell::RefCell<Vec<usize>> = std::cell::RefCell::new(Vec::new());
+    static INSIDE: std::cell::RefCell<Vec<usize>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
 /// Marks this thread as running a write closure, while it lives.
@@ -413,7 +412,7 @@ impl<E: Engine> Pen<E> {
     /// Ends a job that has not started. A job that has is left alone.
     pub(crate) fn cancel(&self, job: &Queued<E>) {
         let mut state = lock(&self.state);
-        let waker = self.end_queued(&mut state, job, |waited| cancelled(waited));
+        let waker = self.end_queued(&mut state, job, cancelled);
         let admitted = self.admit(&mut state);
         drop(state);
         self.announce(admitted);
