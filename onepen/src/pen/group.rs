@@ -32,6 +32,7 @@ use super::{Held, Pen, Wake, WhileSomebodyWaits, gave_up, patience};
 use crate::engine::{Engine, GiveUp, Patience, Until};
 use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
 use crate::sync::{Arc, Ordering, lock};
+use crate::trace::event;
 
 /// Groups run with savepoints after one in which a member failed.
 const WARY_GROUPS: u32 = 64;
@@ -323,7 +324,14 @@ fn run_turn<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>) {
             break;
         }
     }
-    pen.tally.turn(group.last_size, started.elapsed());
+    let held = started.elapsed();
+    event!(
+        DEBUG,
+        "group",
+        members = group.last_size,
+        held_us = held.as_micros() as u64
+    );
+    pen.tally.turn(group.last_size, held);
     pen.next_epoch();
 }
 
