@@ -547,7 +547,13 @@ impl<E: Engine> Pen<E> {
                 self.announce(admitted);
                 return Some(engine);
             }
-            if state.closed && state.queue.is_empty() && state.lobby.is_empty() {
+            // Not while a caller runs by itself: whoever closed the pen takes the
+            // engine next, and `put_back` wakes us.
+            if state.closed
+                && state.queue.is_empty()
+                && state.lobby.is_empty()
+                && state.engine.is_some()
+            {
                 state.writer = Writer::Ended;
                 return None;
             }
