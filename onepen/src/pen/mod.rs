@@ -378,7 +378,7 @@ impl<E: Engine> Pen<E> {
     pub(crate) fn announce(&self, admitted: Admitted) {
         if admitted.any {
             self.admitted.advance();
-            admitted.wakers.into_iter().for_each(Waker::wake);
+            admitted.wakers.into_iter().for_each(wake_task);
         }
     }
 
@@ -606,10 +606,7 @@ impl Wake {
         if self.lobby {
             pen.admitted.advance();
         }
-        for waker in self.wakers.drain(..) {
-            // A waker is foreign code: its panic is not our business.
-            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
-        }
+        self.wakers.drain(..).for_each(wake_task);
         self.words = 0;
         self.lobby = false;
     }
@@ -618,6 +615,11 @@ impl Wake {
 pub(crate) struct Admitted {
     any: bool,
     wakers: Vec<Waker>,
+}
+
+/// A waker is foreign code: its panic is not our business.
+fn wake_task(waker: Waker) {
+    let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
 }
 
 /// The pen in hand; dropping it gives it back.
