@@ -506,11 +506,11 @@ fn foreign_keys() -> Error {
     ))
 }
 
-/// What ends a group.
+/// What ends a group. None of it keeps the first member out.
 struct Bounds {
     members_left: usize,
     bytes_left: usize,
-    until: Instant,
+    until: Option<Instant>,
     closed: bool,
 }
 
@@ -519,7 +519,7 @@ impl Bounds {
         Self {
             members_left: pen.limits.group_members,
             bytes_left: pen.limits.group_bytes,
-            until: started + pen.limits.group_time,
+            until: started.checked_add(pen.limits.group_time),
             closed: false,
         }
     }
@@ -530,12 +530,16 @@ impl Bounds {
             return;
         }
         let now = Instant::now();
-        if now >= self.until {
+        let nobody_yet = group.members.is_empty() && group.claimed.is_empty();
+        if !nobody_yet && self.until.is_some_and(|until| now >= until) {
             self.closed = true;
             return;
         }
         let mut state = lock(&pen.state);
-        while group.claimed.len() < CLAIM && self.members_left > 0 && self.bytes_left > 0 {
+        while group.claimed.len() < CLAIM
+            && self.members_left > 0
+            && (self.bytes_left > 0 || nobody_yet && group.claimed.is_empty())
+        {
             match state.queue.next_kind() {
                 Some(Kind::Grouped) => {}
                 // Before anybody else ran it may use this very transaction.
