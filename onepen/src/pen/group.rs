@@ -142,6 +142,15 @@ impl<E: Engine> Held<'_, E> {
                 "the pen was not in hand",
             )));
         };
+        let patience = patience(ticket, since);
+        // A cancelled token ends even a call that would not have to wait. A
+        // deadline does not: it bounds waiting, and there was none.
+        if patience.exhausted() == Some(GiveUp::Cancelled) {
+            let waited = Waited::new(WaitedFor::Pen, since.elapsed());
+            return Ok(Err(
+                gave_up(GiveUp::Cancelled, waited).with_label(ticket.label.clone())
+            ));
+        }
         let answer = match kind {
             Kind::Exclusive => {
                 let mut ran = None;
@@ -152,11 +161,9 @@ impl<E: Engine> Held<'_, E> {
                 .map_or_else(|| ran.take(), |error| Some(Ok(Err(error))))
                 .unwrap_or_else(|| Ok(Err(never_ran())))
             }
-            Kind::Grouped | Kind::Alone => {
-                transact(pen, engine, &patience(ticket, since), since, |engine| {
-                    catch_unwind(AssertUnwindSafe(|| call(engine)))
-                })
-            }
+            Kind::Grouped | Kind::Alone => transact(pen, engine, &patience, |engine| {
+                catch_unwind(AssertUnwindSafe(|| call(engine)))
+            }),
         };
         pen.tally.turn(1, since.elapsed());
         answer.map(|answer| answer.map_err(|error| error.with_label(ticket.label.clone())))
@@ -191,15 +198,8 @@ fn transact<E: Engine, T>(
     pen: &Pen<E>,
     engine: &mut E,
     patience: &dyn Patience,
-    since: Instant,
     call: impl FnOnce(&mut E) -> std::thread::Result<Result<T>>,
 ) -> std::thread::Result<Result<T>> {
-    if let Some(why) = patience_at_start(patience) {
-        return Ok(Err(gave_up(
-            why,
-            Waited::new(WaitedFor::Pen, since.elapsed()),
-        )));
-    }
     if let Err(error) = begin(pen, engine, patience) {
         return Ok(Err(error));
     }
@@ -218,12 +218,6 @@ fn transact<E: Engine, T>(
             failed
         }
     }
-}
-
-/// A cancelled token ends even a call that would not have to wait. A deadline
-/// does not: it bounds waiting, and there was none.
-fn patience_at_start(patience: &dyn Patience) -> Option<GiveUp> {
-    patience.exhausted().filter(|why| *why == GiveUp::Cancelled)
 }
 
 /// Runs foreign code between the guards.
