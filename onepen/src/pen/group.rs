@@ -206,6 +206,12 @@ fn transact<E: Engine, T>(
     let ran = member(pen, engine, call);
     match ran {
         Ok(Ok(_)) if engine.is_autocommit() => Ok(Err(lost())),
+        // COMMIT would find it too, but the error must not tell whether the
+        // write was in a group.
+        Ok(Ok(_)) if engine.owes_foreign_keys() => {
+            engine.rollback();
+            Ok(Err(foreign_keys()))
+        }
         Ok(Ok(value)) => match engine.commit(patience) {
             Ok(()) => Ok(Ok(value)),
             Err(failed) => {
@@ -439,10 +445,13 @@ fn run_begun_alone<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>
         engine.rollback();
         group.last_size += 1;
         group.wake.add(&*job);
-    } else if fine {
+    } else if fine && !engine.owes_foreign_keys() {
         group.members.push(job);
         commit(engine, group);
     } else {
+        if fine {
+            job.fail(foreign_keys());
+        }
         engine.rollback();
         group.last_size += 1;
         group.wake.add(&*job);
