@@ -657,6 +657,12 @@ impl<E: Engine> Cancel for Watch<E> {
 impl<E: Engine> Expires for Pen<E> {
     fn expire(&self, now: Instant) -> Option<Instant> {
         let mut state = lock(&self.state);
+        if state.expires.is_none_or(|at| at > now) {
+            // Left over from a deadline that is gone; there is a request of its
+            // own for the earliest. Were every request renewed, they would pile
+            // up for as long as somebody waits.
+            return None;
+        }
         let due: Vec<_> = state
             .queue
             .iter()
