@@ -3,12 +3,11 @@
 //! A job has exactly one answer. Its phase only moves forward:
 //!
 //! ```text
-//! NEW ──▶ QUEUED ──claimed by the pen──▶ RUNNING ──▶ DONE
-//!            └────cancelled by anybody──────────────▶ DONE
+//! NEW ──▶ LOBBY ──▶ QUEUED ──▶ CLAIMED ──▶ DONE
 //! ```
 //!
-//! The steps into and out of QUEUED are made under the pen's lock, so a job is either run
-//! or cancelled, never both. Only the holder of the pen runs a job's closure.
+//! The steps before CLAIMED are made under the pen's lock, so a job is claimed once:
+//! by the holder of the pen, who runs it, or by whoever cancels it, who answers it.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -58,9 +57,10 @@ pub(crate) struct Ticket {
 }
 
 const NEW: u8 = 0;
-const QUEUED: u8 = 1;
-const RUNNING: u8 = 2;
-const DONE: u8 = 3;
+const LOBBY: u8 = 1;
+const QUEUED: u8 = 2;
+const CLAIMED: u8 = 3;
+const DONE: u8 = 4;
 
 /// No thread sleeps for this job; a task may.
 pub(crate) const NO_WORD: u8 = u8::MAX;
@@ -97,12 +97,22 @@ impl Header {
         }
     }
 
-    pub(crate) fn is_queued(&self) -> bool {
-        self.phase.load(Ordering::Acquire) == QUEUED
+    /// Whether nobody has claimed it yet.
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self.phase.load(Ordering::Acquire), LOBBY | QUEUED)
+    }
+
+    pub(crate) fn is_in_lobby(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == LOBBY
     }
 
     pub(crate) fn is_done(&self) -> bool {
         self.phase.load(Ordering::Acquire) == DONE
+    }
+
+    /// Under the pen's lock only.
+    pub(crate) fn enter_lobby(&self) {
+        self.phase.store(LOBBY, Ordering::Release);
     }
 
     /// Under the pen's lock only.
@@ -112,7 +122,7 @@ impl Header {
 
     /// Under the pen's lock only.
     pub(crate) fn claim(&self) {
-        self.phase.store(RUNNING, Ordering::Release);
+        self.phase.store(CLAIMED, Ordering::Release);
     }
 }
 

@@ -108,17 +108,23 @@ pub(crate) struct Holder {
     pub(crate) thread: Option<std::thread::ThreadId>,
 }
 
+/// A write beyond the queue's bound.
+struct InLobby<E> {
+    job: Queued<E>,
+    /// The task that submitted it and waits until it is queued.
+    submitter: Option<Waker>,
+}
+
 pub(crate) struct State<E> {
     /// The pen itself.
     pub(crate) engine: Option<Box<E>>,
     pub(crate) queue: Queue<E>,
-    lobby: VecDeque<Queued<E>>,
+    lobby: VecDeque<InLobby<E>>,
     writer: Writer,
     hot: bool,
     lone_groups: u8,
     closed: bool,
     expires: Option<Instant>,
-    admission: Vec<Waker>,
     pub(crate) holder: Holder,
 }
 
@@ -174,7 +180,6 @@ impl<E: Engine> Pen<E> {
                 lone_groups: 0,
                 closed: false,
                 expires: None,
-                admission: Vec::new(),
                 holder: Holder::default(),
             }),
             words: std::array::from_fn(|_| WaitWord::new()),
@@ -304,8 +309,11 @@ impl<E: Engine> Pen<E> {
                 ),
             ));
         } else {
-            header.enqueue();
-            state.lobby.push_back(Arc::clone(job));
+            header.enter_lobby();
+            state.lobby.push_back(InLobby {
+                job: Arc::clone(job),
+                submitter: None,
+            });
         }
         self.tally.queued(before + 1);
         if let Some(deadline) = header.deadline
@@ -357,20 +365,15 @@ impl<E: Engine> Pen<E> {
             wakers: Vec::new(),
         };
         while let Some(first) = state.lobby.front() {
-            let header = first.header();
-            if header.is_queued() && !self.has_room(state, header.bytes) {
+            if !self.has_room(state, first.job.header().bytes) {
                 break;
             }
             let Some(first) = state.lobby.pop_front() else {
                 break;
             };
-            if first.header().is_queued() {
-                state.queue.push(first);
-                admitted.any = true;
-            }
-        }
-        if admitted.any {
-            admitted.wakers = std::mem::take(&mut state.admission);
+            state.queue.push(first.job);
+            admitted.wakers.extend(first.submitter);
+            admitted.any = true;
         }
         admitted
     }
@@ -386,7 +389,7 @@ impl<E: Engine> Pen<E> {
     pub(crate) fn wait_until_admitted(&self, job: &Queued<E>) {
         loop {
             let seen = self.admitted.current();
-            if !self.is_in_lobby(&lock(&self.state), job) {
+            if !job.header().is_in_lobby() {
                 return;
             }
             self.admitted.wait(seen, None);
@@ -395,16 +398,17 @@ impl<E: Engine> Pen<E> {
 
     /// The same for a task: `false` means that `waker` will be woken.
     pub(crate) fn poll_admitted(&self, job: &Queued<E>, waker: &Waker) -> bool {
+        let waker = waker.clone(); // foreign code: not under the lock
         let mut state = lock(&self.state);
-        if !self.is_in_lobby(&state, job) {
+        // From the back: the first time, it has just come.
+        let mut lobby = state.lobby.iter_mut().rev();
+        let Some(waiting) = lobby.find(|waiting| Arc::ptr_eq(&waiting.job, job)) else {
             return true;
-        }
-        state.admission.push(waker.clone());
+        };
+        let replaced = waiting.submitter.replace(waker);
+        drop(state);
+        drop(replaced);
         false
-    }
-
-    fn is_in_lobby(&self, state: &State<E>, job: &Queued<E>) -> bool {
-        job.header().is_queued() && state.lobby.iter().any(|waiting| Arc::ptr_eq(waiting, job))
     }
 
     /// Ends a job that has not started. A job that has is left alone.
@@ -425,24 +429,25 @@ impl<E: Engine> Pen<E> {
         error: impl FnOnce(Waited) -> Error,
     ) -> Wake {
         let header = job.header();
-        if !header.is_queued() {
+        if !header.is_waiting() {
             return Wake::default();
         }
-        let in_lobby = state
-            .lobby
-            .iter()
-            .position(|waiting| Arc::ptr_eq(waiting, job));
-        let waited = self.waited(state, header, in_lobby.is_some());
+        let in_lobby = header.is_in_lobby();
+        let waited = self.waited(state, header, in_lobby);
+        let mut wake = Wake::default();
         header.claim();
-        match in_lobby {
-            Some(place) => drop(state.lobby.remove(place)),
-            None => state.queue.mark_dead(header.bytes),
+        if in_lobby {
+            let mut lobby = state.lobby.iter();
+            let place = lobby.position(|waiting| Arc::ptr_eq(&waiting.job, job));
+            let left = place.and_then(|place| state.lobby.remove(place));
+            // Its submitter waits for admission, which never comes.
+            wake.wakers.extend(left.and_then(|left| left.submitter));
+            wake.lobby = true;
+        } else {
+            state.queue.mark_dead(header.bytes);
         }
         job.fail(error(waited).with_label(header.label.clone()));
-        let mut wake = Wake::default();
         wake.add(&**job);
-        // A caller of `submit` may be waiting in the lobby for this job.
-        wake.lobby |= in_lobby.is_some();
         wake
     }
 
@@ -666,7 +671,7 @@ impl<E: Engine> Expires for Pen<E> {
         let due: Vec<_> = state
             .queue
             .iter()
-            .chain(state.lobby.iter())
+            .chain(state.lobby.iter().map(|waiting| &waiting.job))
             .filter(|job| job.header().deadline.is_some_and(|at| at <= now))
             .cloned()
             .collect();
@@ -677,7 +682,7 @@ impl<E: Engine> Expires for Pen<E> {
         let lobby = state
             .lobby
             .iter()
-            .filter_map(|job| job.header().deadline)
+            .filter_map(|waiting| waiting.job.header().deadline)
             .min();
         state.expires = state
             .queue
