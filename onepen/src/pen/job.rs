@@ -133,6 +133,9 @@ pub(crate) trait Member<E>: Send + Sync {
     fn run(&self, engine: &mut E) -> bool;
     /// Replaces whatever answer there is.
     fn fail(&self, error: Error);
+    /// Drops the closure of a job that will not run. Foreign code: outside any
+    /// lock.
+    fn discard(&self);
     /// Whether the last run returned `Ok`.
     fn answered_ok(&self) -> bool;
     /// The answer is final. Hands over the task that waits for it.
@@ -150,7 +153,7 @@ pub(crate) struct Job<C, T> {
     header: Header,
     // Locked only by the holder of the pen, so never contended; it makes the
     // job `Sync` for closures that are only `Send`.
-    call: Mutex<C>,
+    call: Mutex<Option<C>>,
     slot: Mutex<Slot<T>>,
 }
 
@@ -158,7 +161,7 @@ impl<C, T> Job<C, T> {
     pub(crate) fn new(ticket: &Ticket, kind: Kind, since: Instant, call: C) -> Self {
         Self {
             header: Header::new(ticket, kind, since, size_of::<C>()),
-            call: Mutex::new(call),
+            call: Mutex::new(Some(call)),
             slot: Mutex::new(Slot {
                 ran: None,
                 waker: None,
@@ -178,7 +181,10 @@ where
 
     fn run(&self, engine: &mut E) -> bool {
         let mut call = lock(&self.call);
-        let ran = catch_unwind(AssertUnwindSafe(|| call(engine)));
+        let ran = match &mut *call {
+            Some(call) => catch_unwind(AssertUnwindSafe(|| call(engine))),
+            None => Ok(Err(discarded())),
+        };
         drop(call);
         let fine = matches!(ran, Ok(Ok(_)));
         // An earlier answer is of a run that was undone. It is dropped after
@@ -191,6 +197,11 @@ where
     fn fail(&self, error: Error) {
         let undone = lock(&self.slot).ran.replace(Ok(Err(error)));
         drop_quietly(undone);
+    }
+
+    fn discard(&self) {
+        let call = lock(&self.call).take();
+        drop_quietly(call);
     }
 
     fn answered_ok(&self) -> bool {
@@ -210,8 +221,15 @@ where
     }
 }
 
+fn discarded() -> Error {
+    Error::new(
+        crate::ErrorKind::Closed,
+        "bug in onepen: a cancelled write was run",
+    )
+}
+
 /// A destructor that panics must not take the pen with it.
-fn drop_quietly<T>(value: T) {
+pub(super) fn drop_quietly<T>(value: T) {
     let _ = catch_unwind(AssertUnwindSafe(|| drop(value)));
 }
 

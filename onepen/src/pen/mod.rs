@@ -42,13 +42,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use self::job::{Kind, Member, NO_WORD, Ticket, unwrap_ran};
+use self::job::{Kind, Member, NO_WORD, Ticket, drop_quietly, unwrap_ran};
 use self::queue::{Queue, Queued};
 use crate::cancel::Cancel;
 use crate::engine::{Engine, GiveUp, Patience, Until};
 use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
 use crate::stats::Tally;
-use crate::sync::{Arc, AtomicBool, AtomicU8, Mutex, MutexGuard, Ordering, WaitWord, lock};
+use crate::sync::{Arc, AtomicBool, AtomicU8, Mutex, Ordering, WaitWord, lock};
 use crate::timer::{Expires, Timer};
 
 /// What a caller wants when the queue is at its bound.
@@ -414,23 +414,20 @@ impl<E: Engine> Pen<E> {
     /// Ends a job that has not started. A job that has is left alone.
     pub(crate) fn cancel(&self, job: &Queued<E>) {
         let mut state = lock(&self.state);
-        let waker = self.end_queued(&mut state, job, |waited| cancelled(waited));
+        let Some(ended) = self.end(&mut state, job) else {
+            return;
+        };
         let admitted = self.admit(&mut state);
         drop(state);
         self.announce(admitted);
-        waker.wake(self);
+        self.answer(ended, cancelled);
     }
 
-    /// Answers a queued job with an error and takes it off the queue.
-    fn end_queued(
-        &self,
-        state: &mut MutexGuard<'_, State<E>>,
-        job: &Queued<E>,
-        error: impl FnOnce(Waited) -> Error,
-    ) -> Wake {
+    /// Takes a job that nobody claimed off the queue, for [`answer`](Self::answer).
+    fn end(&self, state: &mut State<E>, job: &Queued<E>) -> Option<Ended<E>> {
         let header = job.header();
         if !header.is_waiting() {
-            return Wake::default();
+            return None;
         }
         let in_lobby = header.is_in_lobby();
         let waited = self.waited(state, header, in_lobby);
@@ -446,9 +443,26 @@ impl<E: Engine> Pen<E> {
         } else {
             state.queue.mark_dead(header.bytes);
         }
-        job.fail(error(waited).with_label(header.label.clone()));
-        wake.add(&**job);
-        wake
+        Some(Ended {
+            job: Arc::clone(job),
+            waited,
+            wake,
+        })
+    }
+
+    /// Answers a job that was ended, and wakes whoever waits for it. The pen's
+    /// lock is not held: what the closure owns is dropped here.
+    fn answer(&self, ended: Ended<E>, error: fn(Waited) -> Error) {
+        let Ended {
+            job,
+            waited,
+            mut wake,
+        } = ended;
+        job.discard();
+        job.fail(error(waited).with_label(job.header().label.clone()));
+        wake.add(&*job);
+        wake.wake_all(self);
+        drop_quietly(job);
     }
 
     /// What a job that ends now has waited for.
@@ -601,11 +615,7 @@ impl Wake {
         self.wakers.extend(job.finish());
     }
 
-    pub(crate) fn wake<E: Engine>(mut self, pen: &Pen<E>) {
-        self.wake_all(pen);
-    }
-
-    /// Like `wake`, keeping the allocation for the next time.
+    /// Wakes them. Keeps the allocation for the next time.
     pub(crate) fn wake_all<E: Engine>(&mut self, pen: &Pen<E>) {
         pen.wake_words(self.words);
         if self.lobby {
@@ -615,6 +625,13 @@ impl Wake {
         self.words = 0;
         self.lobby = false;
     }
+}
+
+/// A job that was taken off the queue unrun and has no answer yet.
+struct Ended<E> {
+    job: Queued<E>,
+    waited: Waited,
+    wake: Wake,
 }
 
 pub(crate) struct Admitted {
@@ -675,10 +692,10 @@ impl<E: Engine> Expires for Pen<E> {
             .filter(|job| job.header().deadline.is_some_and(|at| at <= now))
             .cloned()
             .collect();
-        let mut wakes = Vec::with_capacity(due.len());
-        for job in &due {
-            wakes.push(self.end_queued(&mut state, job, deadline_exceeded));
-        }
+        let ended: Vec<_> = due
+            .iter()
+            .filter_map(|job| self.end(&mut state, job))
+            .collect();
         let lobby = state
             .lobby
             .iter()
@@ -694,8 +711,8 @@ impl<E: Engine> Expires for Pen<E> {
         let admitted = self.admit(&mut state);
         drop(state);
         self.announce(admitted);
-        for wake in wakes {
-            wake.wake(self);
+        for ended in ended {
+            self.answer(ended, deadline_exceeded);
         }
         again
     }
