@@ -4,6 +4,8 @@ mod connection;
 mod engine;
 mod error;
 mod migrate;
+#[cfg(test)]
+mod models;
 mod options;
 mod pen;
 mod stats;

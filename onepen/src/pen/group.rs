@@ -26,11 +26,11 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use super::job::{Kind, Member, Ticket};
+use super::job::{Kind, Member, Ticket, drop_quietly};
 use super::queue::Queued;
 use super::{Held, Pen, Wake, WhileSomebodyWaits, gave_up, patience};
 use crate::engine::{Engine, GiveUp, Patience, Until};
-use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
+use crate::error::{Error, ErrorKind, Outcome, Result, Waited, WaitedFor};
 use crate::sync::{Arc, Ordering, lock};
 
 /// Groups run with savepoints after one in which a member failed.
@@ -84,25 +84,33 @@ impl<E: Engine> Group<E> {
         self.last_size
     }
 
+    /// The answer of `job` is final.
+    fn answer(&mut self, job: Queued<E>) {
+        self.wake.add(&*job);
+        // Ours may be the last hold on it, and what the closure owns may panic
+        // when it is dropped.
+        drop_quietly(job);
+    }
+
     /// Answers everybody after a bug of ours; nobody may wait for ever.
     pub(crate) fn abandon(&mut self, pen: &Pen<E>) {
-        let claimed = self.claimed.drain(..).map(|claimed| claimed.job);
-        for job in self.members.drain(..).chain(claimed) {
-            job.fail(Error::new(
+        self.fail_all(|| {
+            Error::new(
                 ErrorKind::Closed,
-                "a bug in onepen ended this write",
-            ));
-            self.wake.add(&*job);
-        }
+                "a bug in onepen ended this write; whether it is committed is unknown",
+            )
+            .with_outcome(Outcome::Unknown)
+        });
         self.wake.wake_all(pen);
     }
 
     /// Fails everybody who was claimed, all for the same reason.
     fn fail_all(&mut self, error: impl Fn() -> Error) {
         let claimed = self.claimed.drain(..).map(|claimed| claimed.job);
-        for job in self.members.drain(..).chain(claimed) {
+        let everybody: Vec<_> = self.members.drain(..).chain(claimed).collect();
+        for job in everybody {
             job.fail(error().with_label(job.header().label.clone()));
-            self.wake.add(&*job);
+            self.answer(job);
         }
     }
 }
@@ -254,16 +262,18 @@ fn run_exclusive<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>) 
         job
     };
     let started = Instant::now();
-    let waited = started - job.header().since;
+    pen.tally
+        .waited(started.saturating_duration_since(job.header().since));
+    group.members.push(Arc::clone(&job)); // where `abandon` would find it
     if let Err(error) = exclusively(pen, engine, |engine| {
         job.run(engine);
     }) {
         job.fail(error);
     }
-    pen.tally.waited(waited);
     pen.tally.turn(1, started.elapsed());
     group.last_size = 1;
-    group.wake.add(&*job);
+    group.members.clear();
+    group.answer(job);
 }
 
 /// One turn with the write lock: as many members as the bounds allow.
@@ -367,7 +377,7 @@ fn pass<E: Engine>(
                         fail_if_ok(&*job);
                     }
                     group.last_size += 1;
-                    group.wake.add(&*job);
+                    group.answer(job);
                 }
                 return Pass::FirstFailed;
             }
@@ -444,7 +454,7 @@ fn run_begun_alone<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>
         fail_if_ok(&*job);
         engine.rollback();
         group.last_size += 1;
-        group.wake.add(&*job);
+        group.answer(job);
     } else if fine && !engine.owes_foreign_keys() {
         group.members.push(job);
         commit(engine, group);
@@ -454,7 +464,7 @@ fn run_begun_alone<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>
         }
         engine.rollback();
         group.last_size += 1;
-        group.wake.add(&*job);
+        group.answer(job);
     }
 }
 
@@ -471,9 +481,9 @@ fn commit<E: Engine>(engine: &mut E, group: &mut Group<E>) {
         }
     }
     group.last_size += group.members.len();
-    for job in group.members.drain(..) {
-        group.wake.add(&*job);
-    }
+    let mut members = std::mem::take(&mut group.members);
+    members.drain(..).for_each(|job| group.answer(job));
+    group.members = members; // its allocation
 }
 
 /// A closure that swallowed the loss of its transaction and returned `Ok`.
