@@ -162,7 +162,7 @@ impl<E: Engine> Held<'_, E> {
         let answer = match kind {
             Kind::Exclusive => {
                 let mut ran = None;
-                exclusively(pen, engine, |engine| {
+                exclusively(engine, |engine| {
                     ran = Some(catch_unwind(AssertUnwindSafe(|| call(engine))));
                 })
                 .err()
@@ -211,7 +211,7 @@ fn transact<E: Engine, T>(
     if let Err(error) = begin(pen, engine, patience) {
         return Ok(Err(error));
     }
-    let ran = member(pen, engine, call);
+    let ran = member(engine, call);
     match ran {
         Ok(Ok(_)) if engine.is_autocommit() => Ok(Err(lost())),
         // COMMIT would find it too, but the error must not tell whether the
@@ -235,20 +235,16 @@ fn transact<E: Engine, T>(
 }
 
 /// Runs foreign code between the guards.
-fn member<E: Engine, R>(pen: &Pen<E>, engine: &mut E, call: impl FnOnce(&mut E) -> R) -> R {
-    let inside = pen.enter();
+fn member<E: Engine, R>(engine: &mut E, call: impl FnOnce(&mut E) -> R) -> R {
     engine.member_begins();
     let ran = call(engine);
     engine.member_ends();
-    drop(inside);
     ran
 }
 
-fn exclusively<E: Engine>(pen: &Pen<E>, engine: &mut E, call: impl FnOnce(&mut E)) -> Result<()> {
-    let inside = pen.enter();
+fn exclusively<E: Engine>(engine: &mut E, call: impl FnOnce(&mut E)) -> Result<()> {
     engine.exclusive_begins();
     call(engine);
-    drop(inside);
     engine.exclusive_ends()
 }
 
@@ -265,7 +261,7 @@ fn run_exclusive<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>) 
     pen.tally
         .waited(started.saturating_duration_since(job.header().since));
     group.members.push(Arc::clone(&job)); // where `abandon` would find it
-    if let Err(error) = exclusively(pen, engine, |engine| {
+    if let Err(error) = exclusively(engine, |engine| {
         job.run(engine);
     }) {
         job.fail(error);
@@ -298,7 +294,7 @@ fn run_turn<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>) {
     group.wary = group.wary.saturating_sub(1);
     loop {
         if group.claimed.front().is_some_and(|first| first.alone) {
-            run_begun_alone(pen, engine, group);
+            run_begun_alone(engine, group);
         } else {
             match pass(pen, engine, group, &mut bounds, wary) {
                 Pass::Everybody => commit(engine, group),
@@ -360,9 +356,9 @@ fn pass<E: Engine>(
             return Pass::Everybody;
         };
         let fate = if wary {
-            run_with_savepoint(pen, engine, &*job)
+            run_with_savepoint(engine, &*job)
         } else {
-            run_bare(pen, engine, &*job)
+            run_bare(engine, &*job)
         };
         let first = group.members.is_empty();
         group.members.push(job);
@@ -400,8 +396,8 @@ enum Fate {
     Failed { gone: bool },
 }
 
-fn run_bare<E: Engine>(pen: &Pen<E>, engine: &mut E, job: &dyn Member<E>) -> Fate {
-    let fine = member(pen, engine, |engine| job.run(engine));
+fn run_bare<E: Engine>(engine: &mut E, job: &dyn Member<E>) -> Fate {
+    let fine = member(engine, |engine| job.run(engine));
     if engine.is_autocommit() {
         return Fate::Failed { gone: true };
     }
@@ -414,14 +410,14 @@ fn run_bare<E: Engine>(pen: &Pen<E>, engine: &mut E, job: &dyn Member<E>) -> Fat
     Fate::Failed { gone: false }
 }
 
-fn run_with_savepoint<E: Engine>(pen: &Pen<E>, engine: &mut E, job: &dyn Member<E>) -> Fate {
+fn run_with_savepoint<E: Engine>(engine: &mut E, job: &dyn Member<E>) -> Fate {
     if let Err(error) = engine.savepoint() {
         job.fail(error);
         return Fate::Failed {
             gone: engine.is_autocommit(),
         };
     }
-    let fine = member(pen, engine, |engine| job.run(engine));
+    let fine = member(engine, |engine| job.run(engine));
     if engine.is_autocommit() {
         return Fate::Failed { gone: true };
     }
@@ -445,11 +441,11 @@ fn run_with_savepoint<E: Engine>(pen: &Pen<E>, engine: &mut E, job: &dyn Member<
 }
 
 /// The next job, in the transaction that was just begun, by itself.
-fn run_begun_alone<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>) {
+fn run_begun_alone<E: Engine>(engine: &mut E, group: &mut Group<E>) {
     let Some(Claimed { job, .. }) = group.claimed.pop_front() else {
         return;
     };
-    let fine = member(pen, engine, |engine| job.run(engine));
+    let fine = member(engine, |engine| job.run(engine));
     if engine.is_autocommit() {
         fail_if_ok(&*job);
         engine.rollback();

@@ -146,11 +146,11 @@ pub(crate) struct Pen<E> {
 
 crate::sync::thread_local! {
     // Not `const`: loom's macro does not know that form.
-    /// The pens in whose closures this thread is.
+    /// The pens that this thread holds.
     static INSIDE: std::cell::RefCell<Vec<usize>> = std::cell::RefCell::new(Vec::new());
 }
 
-/// Marks this thread as running a write closure, while it lives.
+/// Marks this thread as holding a pen, while it lives.
 pub(crate) struct Inside;
 
 impl Inside {
@@ -194,7 +194,7 @@ impl<E: Engine> Pen<E> {
         })
     }
 
-    /// Whether this thread is inside a closure that holds this pen.
+    /// Whether this thread holds this pen, or is its writer thread.
     pub(crate) fn is_inside(&self) -> bool {
         INSIDE.with(|inside| inside.borrow().contains(&self.id))
     }
@@ -242,10 +242,7 @@ impl<E: Engine> Pen<E> {
                 thread: Some(std::thread::current().id()),
             };
             drop(state);
-            let mut held = Held {
-                pen: self,
-                engine: Some(engine),
-            };
+            let mut held = Held::new(self, engine);
             let answer = held.run_alone(ticket, kind, since, &mut call);
             drop(held); // the next writer need not wait for our panic
             return unwrap_ran(answer);
@@ -526,16 +523,17 @@ impl<E: Engine> Pen<E> {
     /// The writer thread: serves the queue until the pen is closed and nobody
     /// is queued.
     pub(crate) fn serve(self: &Arc<Self>) {
+        // It would wait for itself, whatever it is doing: running a closure,
+        // waking a task, or dropping what somebody left behind.
+        let _inside = self.enter();
         let mut group = group::Group::new();
         while let Some(engine) = self.next_turn() {
-            let mut held = Held {
-                pen: self,
-                engine: Some(engine),
-            };
+            let mut held = Held::new(self, engine);
             // Foreign code runs under `catch_unwind` of its own; this one is for
             // bugs of ours, which must not strand everybody who waits.
             let turn = catch_unwind(AssertUnwindSafe(|| held.run_group(&mut group)));
             if turn.is_err() {
+                held.clean_up();
                 group.abandon(self);
             }
             let mut state = lock(&self.state);
@@ -644,14 +642,37 @@ fn wake_task(waker: Waker) {
     let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
 }
 
-/// The pen in hand; dropping it gives it back.
+/// The pen in hand; dropping it gives it back. While it lives, a write of this
+/// thread is refused: it would wait for itself.
 pub(crate) struct Held<'a, E: Engine> {
     pub(crate) pen: &'a Arc<Pen<E>>,
     pub(crate) engine: Option<Box<E>>,
+    _inside: Inside,
+}
+
+impl<'a, E: Engine> Held<'a, E> {
+    fn new(pen: &'a Arc<Pen<E>>, engine: Box<E>) -> Self {
+        Self {
+            pen,
+            engine: Some(engine),
+            _inside: pen.enter(),
+        }
+    }
+
+    /// After a bug of ours: the next to hold the pen must not find a
+    /// transaction of the last.
+    fn clean_up(&mut self) {
+        if let Some(engine) = &mut self.engine {
+            let _ = catch_unwind(AssertUnwindSafe(|| engine.rollback()));
+        }
+    }
 }
 
 impl<E: Engine> Drop for Held<'_, E> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.clean_up();
+        }
         if let Some(engine) = self.engine.take() {
             self.pen.put_back(engine);
         }
