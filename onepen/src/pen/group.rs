@@ -20,7 +20,9 @@
 //! SQLite may end the transaction under a member (`ON CONFLICT ROLLBACK`, an
 //! interrupted write, an I/O error). Then everybody before that member is run
 //! again as a group, and that member in a transaction of its own, where its
-//! rollback is nobody else's business.
+//! rollback is nobody else's business. A COMMIT that is refused for what one of
+//! the members did (SQLite refuses every COMMIT after a statement has met
+//! corruption) has the same end: each is run again in a transaction of its own.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -209,6 +211,12 @@ fn transact<E: Engine, T>(
         Ok(Ok(_)) if engine.is_autocommit() => {
             engine.rollback();
             Ok(Err(lost()))
+        }
+        // COMMIT would say so too, but as a failed COMMIT; in a group this is the
+        // member's error, and no closure can tell whether it was in one.
+        Ok(Ok(_)) if engine.owes_foreign_keys() => {
+            engine.rollback();
+            Ok(Err(foreign_keys()))
         }
         Ok(Ok(value)) => match engine.commit(patience) {
             Ok(()) => Ok(Ok(value)),
@@ -451,10 +459,13 @@ fn run_begun_alone<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>
         engine.rollback();
         group.last_size += 1;
         group.wake.add(&*job);
-    } else if fine {
+    } else if fine && !engine.owes_foreign_keys() {
         group.members.push(job);
         commit(engine, group);
     } else {
+        if fine {
+            job.fail(foreign_keys());
+        }
         engine.rollback();
         group.last_size += 1;
         group.wake.add(&*job);
@@ -462,13 +473,21 @@ fn run_begun_alone<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>
 }
 
 /// Commits, and answers every member: with what it returned, or, all alike,
-/// with what became of the COMMIT.
+/// with what became of the COMMIT. When the COMMIT was refused for something
+/// that one of them did, they are put back in line, each for itself.
 fn commit<E: Engine>(engine: &mut E, group: &mut Group<E>) {
     if let Err(failed) = engine.commit(&Until {
         deadline: None,
         cancel: None,
     }) {
         engine.rollback();
+        if failed.may_be_one_members_doing() && group.members.len() > 1 {
+            // Which member's is not known, so each answers for itself alone.
+            for job in group.members.drain(..).rev() {
+                group.claimed.push_front(Claimed { job, alone: true });
+            }
+            return;
+        }
         for job in &group.members {
             job.fail(failed.to_error().with_label(job.header().label.clone()));
         }
@@ -516,7 +535,8 @@ fn foreign_keys() -> Error {
 struct Bounds {
     members_left: usize,
     bytes_left: usize,
-    until: Instant,
+    /// `None`: time does not end it.
+    until: Option<Instant>,
     closed: bool,
 }
 
@@ -525,7 +545,7 @@ impl Bounds {
         Self {
             members_left: pen.limits.group_members,
             bytes_left: pen.limits.group_bytes,
-            until: started + pen.limits.group_time,
+            until: started.checked_add(pen.limits.group_time),
             closed: false,
         }
     }
@@ -536,12 +556,17 @@ impl Bounds {
             return;
         }
         let now = Instant::now();
-        if now >= self.until {
+        // The first is served whatever the bounds are, or nobody ever would be.
+        let none_yet = group.members.is_empty() && group.claimed.is_empty();
+        if !none_yet && self.until.is_some_and(|until| now >= until) {
             self.closed = true;
             return;
         }
         let mut state = lock(&pen.state);
-        while group.claimed.len() < CLAIM && self.members_left > 0 && self.bytes_left > 0 {
+        while group.claimed.len() < CLAIM
+            && self.members_left > 0
+            && (self.bytes_left > 0 || group.members.is_empty() && group.claimed.is_empty())
+        {
             match state.queue.next_kind() {
                 Some(Kind::Grouped) => {}
                 // Before anybody else ran it may use this very transaction.
