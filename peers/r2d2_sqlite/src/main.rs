@@ -1,14 +1,17 @@
 //! The pool way: `r2d2` with `r2d2_sqlite`, as its documentation says.
 //!
 //! What was chosen: the pool's own defaults (10 connections, 30 s to wait for
-//! one; with one connection per client instead, the same 128 threads were
-//! slower, because then all of them poll for SQLite's lock), a checked-out
-//! connection per transaction, the statement cached in the connection
-//! (`prepare_cached`), WAL switched on once before the pool exists (its three
-//! opening threads would race for it), `synchronous` as asked, and a busy
-//! timeout of five seconds. A single INSERT outside of BEGIN takes the write
-//! lock at its first step, so there is no lock upgrade that IMMEDIATE would
-//! avoid, and it is one statement instead of three.
+//! one), a connection checked out per transaction, the statement cached in the
+//! connection (`prepare_cached`), WAL switched on once before the pool exists
+//! (its three opening threads would race for it), `synchronous` as asked, and
+//! a busy timeout of five seconds. A single INSERT outside of BEGIN takes the
+//! write lock at its first step, so there is no lock upgrade that IMMEDIATE
+//! would avoid, and it is one statement instead of three.
+//!
+//! `--way N` asks for a pool of N connections. With one for every client the
+//! rate is a little higher and the answer very uneven: whoever has just
+//! released SQLite's lock takes it again while all others sleep in the busy
+//! handler, some of them for seconds. Both are shown beside each other.
 
 use peer_harness::{Args, BUSY_TIMEOUT_MS, COUNT, CREATE_TABLE, INSERT, Race, class_of, payload};
 use r2d2_sqlite::SqliteConnectionManager;
@@ -55,6 +58,7 @@ fn main() -> Result<(), Failure> {
     let ask = |sql: &str| connection.query_row(sql, [], |row| row.get(0));
     let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
     report
+        .with("connections", pool.max_size())
         .checked(
             ask(COUNT)?,
             rusqlite::version(),
