@@ -1,23 +1,63 @@
 //! What the raw contenders and onepen's share: the raw connection, the table
 //! of the reading contenders, and what a connection says about itself.
 
-use peer_harness::{Args, BUSY_TIMEOUT_MS, COUNT, CREATE_TABLE, Report};
+pub mod allocated;
+
+use peer_harness::{Args, BUSY_TIMEOUT_MS, COUNT, CREATE_TABLE, Durability, Report};
 use rusqlite::{Connection, Result};
 
 /// Where everything may fail at start and end of a contender.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// A writing connection as onepen's users would open one by hand: WAL,
-/// `synchronous` as asked, a busy timeout, everything else SQLite's default.
+/// `synchronous` as asked, a busy timeout, and the page cache that onepen's
+/// connections have (SQLite's own default of 2 MiB would be a handicap).
+/// Everything else is SQLite's default, automatic checkpoints every 1,000
+/// pages among it.
 pub fn raw_writer(args: &Args) -> Result<Connection> {
     let connection = Connection::open(args.database())?;
     connection.execute_batch(&format!(
         "PRAGMA busy_timeout={BUSY_TIMEOUT_MS};
+         PRAGMA cache_size=-8192;
          PRAGMA journal_mode=WAL;
          PRAGMA synchronous={};",
         args.durability.pragma()
     ))?;
     Ok(connection)
+}
+
+/// Opens the file through onepen, with its defaults but for the durability.
+pub fn open_onepen(args: &Args) -> onepen::Result<onepen::Database> {
+    let durability = match args.durability {
+        Durability::Full => onepen::Durability::Full,
+        Durability::Normal => onepen::Durability::Normal,
+    };
+    onepen::Options::new()
+        .durability(durability)
+        .open(args.database())
+}
+
+/// Closes what onepen had open and adds to a report what its own connection
+/// said, and how many rows another connection finds in the file afterwards.
+pub fn close_onepen(
+    report: Report,
+    database: &onepen::Database,
+    args: &Args,
+) -> std::result::Result<Report, Failure> {
+    let (mode, synchronous) = database.exclusively(|connection| {
+        let mode: String = connection.query_row("PRAGMA journal_mode", (), |row| row.get(0))?;
+        let synchronous = connection.query_row("PRAGMA synchronous", (), |row| row.get(0))?;
+        Ok((mode, synchronous))
+    })?;
+    let stats = database.stats();
+    database.close()?;
+    let rows = Connection::open(args.database())?.query_row(COUNT, (), |row| row.get(0))?;
+    Ok(report
+        .with("groups", stats.groups)
+        .with("largest_group", stats.largest_group)
+        .with("longest_queue", stats.longest_queue)
+        .with("wal_frames_max", stats.wal_frames_max)
+        .checked(rows, rusqlite::version(), &mode, synchronous))
 }
 
 /// Creates the contenders' table.

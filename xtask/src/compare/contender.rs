@@ -2,8 +2,10 @@
 //! says about itself is what it was asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -124,19 +126,20 @@ pub fn run(
         } => {
             let executable = built.executable(package, binary)?;
             let dir = place.fresh()?;
-            let output = Command::new(executable)
-                .arg("--dir")
-                .arg(&dir)
-                .args(["--seconds", &section.seconds.to_string()])
-                .args(arguments)
-                .stderr(Stdio::inherit())
-                .output()?;
+            // What the one before left to be written back is not this one's
+            // affair. Without the program (it is in coreutils) it still runs.
+            let _ = Command::new("sync").arg("-f").arg(&dir).status();
+            let output = output_within(
+                Command::new(executable)
+                    .arg("--dir")
+                    .arg(&dir)
+                    .args(["--seconds", &section.seconds.to_string()])
+                    .args(arguments),
+                Duration::from_secs_f64(section.seconds) + PATIENCE,
+            )?;
             std::fs::remove_dir_all(&dir)?;
-            if !output.status.success() {
-                return Err(format!("{} ended with {}", contender.label, output.status).into());
-            }
-            let report: Value = serde_json::from_slice(&output.stdout)
-                .map_err(|error| format!("{}: {error}", contender.label))?;
+            let report: Value = serde_json::from_str(&output)
+                .map_err(|error| format!("its answer is no JSON: {error}"))?;
             Ok(judge(report))
         }
         Program::Pgbench { clients } => match postgres {
@@ -145,6 +148,43 @@ pub fn run(
             None => Ok(Outcome::Skipped("not started".to_owned())),
         },
     }
+}
+
+/// How long a contender may take for opening, closing and the clients that are
+/// still waiting when its time is over (a busy timeout is five seconds, and a
+/// pool's is thirty).
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the program printed, if it ended well and in time.
+fn output_within(command: &mut Command, time: Duration) -> Result<String, Failure> {
+    let start = Instant::now();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()?;
+    // One line: it fits into the pipe, so nobody has to read while we wait.
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if start.elapsed() > time {
+            child.kill()?;
+            child.wait()?;
+            return Err(format!("it was stopped after {:.0} s", time.as_secs_f64()).into());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let mut output = String::new();
+    child
+        .stdout
+        .take()
+        .expect("it was piped")
+        .read_to_string(&mut output)?;
+    if !status.success() {
+        return Err(format!("it ended with {status}").into());
+    }
+    Ok(output)
 }
 
 /// Whether a report holds together: the file has as many rows as were
@@ -194,6 +234,21 @@ mod tests {
     fn report(transactions: u64, rows: u64, synchronous: u64) -> Value {
         json!({"transactions": transactions, "rows": rows, "durability": "FULL", "sqlite": "3",
             "journal_mode": "wal", "synchronous": synchronous, "errors": {}})
+    }
+
+    #[test]
+    fn a_contender_that_hangs_or_fails_is_an_error() {
+        let run = |script: &str, time| output_within(Command::new("sh").args(["-c", script]), time);
+        let long = Duration::from_secs(60);
+        assert_eq!(run("echo 1", long).unwrap(), "1\n");
+        assert!(
+            run("echo 1; exit 3", long)
+                .unwrap_err()
+                .to_string()
+                .contains('3')
+        );
+        let stopped = run("exec sleep 1000", Duration::ZERO).unwrap_err();
+        assert!(stopped.to_string().contains("stopped"), "{stopped}");
     }
 
     #[test]

@@ -73,8 +73,8 @@ impl Measured {
     pub fn trouble(&self, at: usize) -> Option<String> {
         self.outcomes[at].iter().find_map(|outcome| match outcome {
             Outcome::Ran(_) => None,
-            Outcome::Wrong(_, why) => Some(format!("WRONG: {why}")),
-            Outcome::Skipped(why) => Some(format!("skipped: {why}")),
+            Outcome::Wrong(_, why) => Some(format!("WRONG: {}", in_one_line(why))),
+            Outcome::Skipped(why) => Some(format!("skipped: {}", in_one_line(why))),
         })
     }
 
@@ -191,6 +191,10 @@ impl Measured {
     }
 }
 
+fn in_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 fn rate(outcome: &Outcome) -> Option<f64> {
     match outcome {
         Outcome::Ran(report) | Outcome::Wrong(report, _) => report["tx_per_s"].as_f64(),
@@ -213,11 +217,12 @@ impl std::fmt::Display for Goal {
         match &self.kind {
             GoalKind::Ratio { to, at_least } => write!(f, "{} ≥ {at_least} × {to}", self.of),
             GoalKind::AtMost {
-                figure,
+                words,
                 at_most,
                 unit,
+                ..
             } => {
-                write!(f, "{}: {figure} ≤ {at_most} {unit}", self.of)
+                write!(f, "{}: {words} ≤ {at_most} {unit}", self.of)
             }
         }
     }
