@@ -10,6 +10,8 @@ pub struct Measured {
     pub section: Section,
     /// Per contender, in the plan's order, one outcome per round.
     pub outcomes: Vec<Vec<Outcome>>,
+    /// How many cores were busy with something else meanwhile.
+    pub others: Option<f64>,
 }
 
 /// The middle, and how far the rounds lie apart.
@@ -49,7 +51,11 @@ pub enum Verdict {
 impl Measured {
     pub fn new(section: Section) -> Self {
         let outcomes = section.contenders.iter().map(|_| Vec::new()).collect();
-        Self { section, outcomes }
+        Self {
+            section,
+            outcomes,
+            others: None,
+        }
     }
 
     /// Keeps how the contender at this place of the plan did in this round.
@@ -185,6 +191,7 @@ impl Measured {
             "rounds": self.section.rounds,
             "seconds": self.section.seconds,
             "unit": self.section.unit,
+            "cores_used_by_others": self.others,
             "contenders": contenders,
             "goals": goals,
         })

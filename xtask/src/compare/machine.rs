@@ -1,4 +1,5 @@
-//! Where this was measured: what a reader needs to compare it with elsewhere.
+//! Where this was measured: what a reader needs to compare it with elsewhere,
+//! and whether the machine was ours alone meanwhile.
 
 use std::fs;
 use std::io::Write;
@@ -63,9 +64,77 @@ fn fdatasync(dir: &Path) -> Result<f64, Failure> {
     Ok(Spread::of(times).expect("fifty of them").median)
 }
 
+/// Processor time up to a moment, in the kernel's ticks.
+pub struct Usage {
+    all: u64,
+    busy: u64,
+    ours: u64,
+}
+
+impl Usage {
+    /// Up to now. Ours is this process with all children that have ended, and
+    /// the same of the server with this id.
+    pub fn now(server: Option<u32>) -> Result<Self, Failure> {
+        let stat = fs::read_to_string("/proc/stat")?;
+        let own = fs::read_to_string("/proc/self/stat")?;
+        let server = match server {
+            Some(id) => of_process(&fs::read_to_string(format!("/proc/{id}/stat"))?),
+            None => Some(0),
+        };
+        Self::from_texts(&stat, &own, server).ok_or_else(|| "cannot read /proc/stat".into())
+    }
+
+    fn from_texts(stat: &str, own: &str, server: Option<u64>) -> Option<Self> {
+        // Documentation: proc(5), /proc/stat. user nice system idle iowait irq
+        // softirq steal; what follows is contained in user and nice.
+        let cpu = stat.lines().next()?.strip_prefix("cpu ")?;
+        let ticks: Vec<u64> = cpu
+            .split_whitespace()
+            .take(8)
+            .map_while(|field| field.parse().ok())
+            .collect();
+        let all = ticks.iter().sum();
+        Some(Self {
+            all,
+            busy: all - ticks.get(3)? - ticks.get(4)?,
+            ours: of_process(own)? + server?,
+        })
+    }
+
+    /// How many cores others (the kernel's own threads among them) kept busy
+    /// since an earlier moment.
+    pub fn others_since(&self, earlier: &Self, cores: f64) -> Option<f64> {
+        let all = self
+            .all
+            .checked_sub(earlier.all)
+            .filter(|ticks| *ticks > 0)?;
+        let busy = self.busy.saturating_sub(earlier.busy) as f64;
+        let ours = self.ours.saturating_sub(earlier.ours) as f64;
+        Some((busy - ours).max(0.0) * cores / all as f64)
+    }
+}
+
+/// utime, stime, cutime and cstime of /proc/pid/stat together.
+fn of_process(stat: &str) -> Option<u64> {
+    // The name in brackets may contain spaces; the third field follows it.
+    let fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(4);
+    fields.map(|field| field.parse::<u64>().ok()).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_use_is_what_is_neither_idle_nor_ours() {
+        let own = |ticks| format!("7 (a b) S 1 1 1 0 -1 4 0 0 0 0 {ticks} 20 1 1 20 0");
+        let before = "cpu  100 0 100 800 0 0 0 0 0 0\n";
+        let after = "cpu  160 0 120 900 20 0 0 0 0 0\n";
+        let before = Usage::from_texts(before, &own(0), Some(0)).unwrap();
+        let after = Usage::from_texts(after, &own(30), Some(10)).unwrap();
+        // Of 200 ticks on two cores 80 were busy, and 40 of them ours.
+        assert_eq!(after.others_since(&before, 2.0), Some(0.4));
+    }
 
     #[test]
     fn the_longest_mount_point_wins() {

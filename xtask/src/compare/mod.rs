@@ -29,6 +29,7 @@ use serde_json::{Value, json};
 
 use contender::{Built, Outcome, Place};
 use figures::Measured;
+use machine::Usage;
 use plan::Section;
 use postgres::Postgres;
 
@@ -118,6 +119,10 @@ fn run(
 ) -> Result<Measured, Failure> {
     let mut measured = Measured::new(section);
     let rounds = measured.section.rounds;
+    let server = postgres
+        .and_then(|postgres| postgres.as_ref().ok())
+        .map(Postgres::id);
+    let before = Usage::now(server)?;
     for round in 1..=rounds {
         for at in 0..measured.section.contenders.len() {
             let contender = &measured.section.contenders[at];
@@ -134,6 +139,8 @@ fn run(
         }
     }
     progress("");
+    let cores = std::thread::available_parallelism()?.get() as f64;
+    measured.others = Usage::now(server)?.others_since(&before, cores);
     Ok(measured)
 }
 

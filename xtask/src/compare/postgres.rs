@@ -157,6 +157,11 @@ impl Postgres {
         }
     }
 
+    /// The server's process.
+    pub fn id(&self) -> u32 {
+        self.server.id()
+    }
+
     /// One run of pgbench with this many clients, on an empty table.
     pub fn pgbench(&self, clients: usize, seconds: f64) -> Result<Value, Failure> {
         self.psql("DROP TABLE IF EXISTS t")?;

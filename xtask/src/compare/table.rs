@@ -8,6 +8,10 @@ use serde_json::Value;
 use super::figures::{Measured, Spread, Verdict};
 use super::plan::{Goal, GoalKind};
 
+/// From how many cores on the figures are not to be trusted. Below it are the
+/// kernel's own threads, which write back what the contenders wrote.
+const DISTURBED: f64 = 0.15;
+
 /// The line above everything.
 pub fn machine(facts: &Value) -> String {
     let text = |key: &str| facts[key].as_str().unwrap_or("?").to_owned();
@@ -63,9 +67,16 @@ pub fn section(measured: &Measured) -> String {
     } else {
         "rounds"
     };
+    let others = match measured.others {
+        Some(cores) if cores >= DISTURBED => {
+            format!("; DISTURBED: others kept {cores:.2} cores busy")
+        }
+        Some(cores) => format!("; others kept {cores:.2} cores busy"),
+        None => String::new(),
+    };
     writeln!(
         text,
-        "{} {plural} of {} s, alternating; medians, and least … most",
+        "{} {plural} of {} s, alternating; medians, and least … most{others}",
         section.rounds, section.seconds
     )
     .expect("writing to a string");
