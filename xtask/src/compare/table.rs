@@ -15,7 +15,7 @@ const DISTURBED: f64 = 0.15;
 /// The line above everything.
 pub fn machine(facts: &Value) -> String {
     let text = |key: &str| facts[key].as_str().unwrap_or("?").to_owned();
-    format!(
+    let mut line = format!(
         "{} cores ({}), Linux {}, {}, fdatasync {:.0} µs, {}, load {:.2}\n",
         facts["cores"],
         text("cpu"),
@@ -24,7 +24,12 @@ pub fn machine(facts: &Value) -> String {
         facts["fdatasync_us"].as_f64().unwrap_or(f64::NAN),
         text("rustc"),
         facts["load_before"].as_f64().unwrap_or(f64::NAN),
-    )
+    );
+    if ["tmpfs", "ramfs"].contains(&text("file_system").as_str()) {
+        line +=
+            "This is memory: FULL costs nothing here, and the figures mean little. See --dir.\n";
+    }
+    line
 }
 
 /// One section.
