@@ -50,7 +50,7 @@ pub fn close_onepen(
         Ok((mode, synchronous))
     })?;
     let stats = database.stats();
-    database.close()?;
+    database.close();
     let rows = Connection::open(args.database())?.query_row(COUNT, (), |row| row.get(0))?;
     Ok(report
         .with("groups", stats.groups)
