@@ -13,7 +13,10 @@ pub struct Args {
     pub clients: usize,
     /// Whether the clients were asked for as `--tasks` (else `--threads`).
     pub tasks: bool,
-    /// How long the clients run.
+    /// How long the clients run before anything is measured. A log that still
+    /// grows costs more to flush than one that is written over.
+    pub warmup: Duration,
+    /// How long the clients run and are measured.
     pub time: Duration,
     /// What a COMMIT has to survive.
     pub durability: Durability,
@@ -51,7 +54,7 @@ impl Durability {
     }
 }
 
-const USAGE: &str = "--dir DIR (--threads N | --tasks N) [--seconds S] \
+const USAGE: &str = "--dir DIR (--threads N | --tasks N) [--seconds S] [--warmup S] \
     [--durability full|normal] [--sample N] [--way NAME]";
 
 impl Args {
@@ -71,7 +74,8 @@ impl Args {
         let mut dir = None;
         let mut clients = None;
         let mut tasks = false;
-        let mut seconds = 2.0;
+        let mut time = Duration::from_secs(2);
+        let mut warmup = Duration::ZERO;
         let mut durability = Durability::Full;
         let mut sample = 1;
         let mut way = None;
@@ -83,7 +87,8 @@ impl Args {
                     clients = Some(parser.value()?.parse()?);
                     tasks = true;
                 }
-                Long("seconds") => seconds = parser.value()?.parse()?,
+                Long("seconds") => time = duration(parser.value()?.parse()?)?,
+                Long("warmup") => warmup = duration(parser.value()?.parse()?)?,
                 Long("durability") => {
                     durability = match parser.value()?.string()?.as_str() {
                         "full" => Durability::Full,
@@ -104,8 +109,8 @@ impl Args {
             dir: dir.ok_or("--dir is missing")?,
             clients,
             tasks,
-            time: Duration::try_from_secs_f64(seconds)
-                .map_err(|error| format!("--seconds {seconds}: {error}"))?,
+            warmup,
+            time,
             durability,
             sample,
             way,
@@ -116,6 +121,10 @@ impl Args {
     pub fn database(&self) -> PathBuf {
         self.dir.join("contender.db")
     }
+}
+
+fn duration(seconds: f64) -> Result<Duration, String> {
+    Duration::try_from_secs_f64(seconds).map_err(|error| format!("{seconds} seconds: {error}"))
 }
 
 #[cfg(test)]

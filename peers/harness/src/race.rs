@@ -2,17 +2,18 @@
 //! at the same moment that the time is over, and what was counted is what was
 //! acknowledged.
 //!
-//! A rate counts the operations acknowledged before the time was over, divided
-//! by the time that really passed (a machine with more clients than cores
-//! wakes its time-keeper late). What a client was still waiting for at that
-//! moment is finished and counts as a transaction and as a latency, so that
-//! the rows in the file must equal the transactions reported, and so that a
-//! client that was starved until the end shows in the maximum.
+//! A rate counts the operations acknowledged between the end of the warm-up
+//! and the end of the time, divided by the time that really passed (a machine
+//! with more clients than cores wakes its time-keeper late). What a client was
+//! still waiting for at the end is finished and counts as a latency, so that a
+//! client that was starved until the end shows in the maximum. Everything that
+//! was acknowledged at any time counts as a transaction, so that the rows in
+//! the file must equal the transactions reported.
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -42,7 +43,7 @@ impl Race {
     pub fn new(args: &Args) -> Self {
         Self {
             args: args.clone(),
-            gate: Arc::new(Gate::new(args.clients, args.time)),
+            gate: Arc::new(Gate::new(args)),
             tally: Mutex::new(Tally {
                 in_time: 0,
                 transactions: 0,
@@ -135,14 +136,17 @@ impl<'race> Lap<'race> {
         reason = "the body needs `&mut self` too"
     )]
     pub fn next(&mut self) -> Option<i64> {
-        if self.race.gate.is_over() {
-            return None;
+        match self.race.gate.phase() {
+            WARMUP => {}
+            MEASURED => {
+                if self.until_sample == 0 {
+                    self.until_sample = self.sample;
+                    self.started = Some(Instant::now());
+                }
+                self.until_sample -= 1;
+            }
+            _ => return None,
         }
-        if self.until_sample == 0 {
-            self.until_sample = self.sample;
-            self.started = Some(Instant::now());
-        }
-        self.until_sample -= 1;
         let n = self.n;
         self.n += 1;
         Some(n)
@@ -155,7 +159,7 @@ impl<'race> Lap<'race> {
         match outcome {
             Ok(()) => {
                 self.transactions += 1;
-                if !self.race.gate.is_over() {
+                if self.race.gate.phase() == MEASURED {
                     self.in_time += 1;
                 }
                 if let Some(started) = started {
@@ -187,9 +191,14 @@ impl Drop for Lap<'_> {
     }
 }
 
+const WARMUP: u8 = 0;
+const MEASURED: u8 = 1;
+const OVER: u8 = 2;
+
 /// Opens when the last client has arrived, and keeps the time from then on.
 struct Gate {
-    over: AtomicBool,
+    phase: AtomicU8,
+    warmup: Duration,
     time: Duration,
     state: Mutex<GateState>,
     opened: Condvar,
@@ -203,12 +212,13 @@ struct GateState {
 }
 
 impl Gate {
-    fn new(clients: usize, time: Duration) -> Self {
+    fn new(args: &Args) -> Self {
         Self {
-            over: AtomicBool::new(false),
-            time,
+            phase: AtomicU8::new(WARMUP),
+            warmup: args.warmup,
+            time: args.time,
             state: Mutex::new(GateState {
-                missing: clients,
+                missing: args.clients,
                 open: false,
                 tasks: Vec::new(),
                 ran: None,
@@ -217,10 +227,17 @@ impl Gate {
         }
     }
 
-    fn is_over(&self) -> bool {
-        // Nothing is published by this flag: a client that sees it late runs
+    fn phase(&self) -> u8 {
+        // Nothing is published by this number: a client that sees it late runs
         // one operation more, which counts as late.
-        self.over.load(Ordering::Relaxed)
+        self.phase.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps until this long after `start`, and then begins `phase`.
+    fn begin_at(&self, start: Instant, after: Duration, phase: u8) -> Instant {
+        std::thread::sleep(after.saturating_sub(start.elapsed()));
+        self.phase.store(phase, Ordering::Relaxed);
+        Instant::now()
     }
 
     fn lock(&self) -> MutexGuard<'_, GateState> {
@@ -251,12 +268,11 @@ impl Gate {
         self.opened.notify_all();
         state.tasks.drain(..).for_each(Waker::wake);
         let gate = Arc::clone(self);
-        let start = Instant::now();
+        let opened = Instant::now();
         std::thread::spawn(move || {
-            std::thread::sleep(gate.time.saturating_sub(start.elapsed()));
-            gate.over.store(true, Ordering::Relaxed);
-            let ran = start.elapsed();
-            gate.lock().ran = Some(ran);
+            let start = gate.begin_at(opened, gate.warmup, MEASURED);
+            let end = gate.begin_at(start, gate.time, OVER);
+            gate.lock().ran = Some(end - start);
             gate.opened.notify_all();
         });
     }
@@ -307,6 +323,7 @@ mod tests {
             dir: "unused".into(),
             clients,
             tasks: false,
+            warmup: Duration::from_millis(10),
             time: Duration::from_millis(20),
             durability: Durability::Full,
             sample: 4,
@@ -347,9 +364,28 @@ mod tests {
     }
 
     #[test]
+    fn the_warm_up_counts_as_transactions_but_not_in_the_rate() {
+        let race = Race::new(&args(1));
+        let mut lap = race.enter();
+        let mut before = 0;
+        while lap.next().is_some() {
+            if race.gate.phase() == WARMUP {
+                before += 1;
+            }
+            lap.finished(Ok(()));
+        }
+        drop(lap);
+        assert!(before > 0);
+        let tally = race.tally();
+        // The phase may have changed between our look and the lap's own.
+        assert!(tally.in_time + before <= tally.transactions + 1);
+        assert!(tally.in_time > 0);
+    }
+
+    #[test]
     fn nobody_starts_before_everybody_is_ready() {
         let race = Race::new(&args(2));
-        let late = AtomicBool::new(false);
+        let late = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let _lap = race.enter();

@@ -133,9 +133,10 @@ pub fn run(
                 Command::new(executable)
                     .arg("--dir")
                     .arg(&dir)
+                    .args(["--warmup", &section.warmup.to_string()])
                     .args(["--seconds", &section.seconds.to_string()])
                     .args(arguments),
-                Duration::from_secs_f64(section.seconds) + PATIENCE,
+                Duration::from_secs_f64(section.warmup + section.seconds) + PATIENCE,
             )?;
             std::fs::remove_dir_all(&dir)?;
             let report: Value = serde_json::from_str(&output)

@@ -13,6 +13,8 @@ pub struct Section {
     pub key: &'static str,
     pub title: String,
     pub rounds: usize,
+    /// How long each run's clients run before anything is measured.
+    pub warmup: f64,
     pub seconds: f64,
     /// What one operation is called.
     pub unit: &'static str,
@@ -160,6 +162,7 @@ fn asynchronous(pace: Pace) -> Section {
         key: "async",
         title: "1,000 async writers, FULL, one small insert each, again and again".to_owned(),
         rounds: pace.of(7, 3),
+        warmup: 0.3,
         seconds: pace.of(2.0, 1.0),
         unit: "rows/s",
         contenders: vec![
@@ -191,6 +194,7 @@ fn threads(pace: Pace) -> Section {
         key: "threads",
         title: "128 blocking threads, FULL".to_owned(),
         rounds: pace.of(5, 3),
+        warmup: 0.3,
         seconds: pace.of(2.0, 1.0),
         unit: "tx/s",
         contenders: vec![
@@ -238,7 +242,8 @@ fn single(pace: Pace, durability: &'static str, sample: u32) -> Section {
     Section {
         key: "single",
         title: format!("1 thread alone, {}", durability.to_uppercase()),
-        rounds: pace.of(15, 7),
+        rounds: pace.of(11, 5),
+        warmup: 0.5,
         seconds: pace.of(0.6, 0.3),
         unit: "tx/s",
         contenders: vec![
@@ -285,6 +290,7 @@ fn reads(pace: Pace) -> Section {
         key: "reads",
         title: "One row by key through the pool".to_owned(),
         rounds: pace.of(11, 5),
+        warmup: 0.05,
         seconds: pace.of(0.5, 0.25),
         unit: "reads/s",
         contenders,
@@ -312,6 +318,7 @@ fn memory() -> Section {
         key: "memory",
         title: "Memory of a queued async write, 100,000 queued at once".to_owned(),
         rounds: 1,
+        warmup: 0.0,
         seconds: 1.0,
         unit: "jobs",
         contenders: vec![
@@ -343,6 +350,7 @@ fn peers(pace: Pace, clients: usize) -> Section {
         key: "peers",
         title: format!("{clients} clients, FULL: what people use today"),
         rounds: pace.of(3, 1),
+        warmup: 0.3,
         seconds: pace.of(2.0, 1.0),
         unit: "tx/s",
         contenders: vec![
@@ -398,6 +406,7 @@ fn postgres(pace: Pace) -> Section {
         key: "postgres",
         title: "PostgreSQL at 128 and 512 clients, FULL".to_owned(),
         rounds: pace.of(3, 1),
+        warmup: 0.3,
         seconds: pace.of(3.0, 1.0),
         unit: "tx/s",
         contenders,

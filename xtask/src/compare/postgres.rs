@@ -134,6 +134,8 @@ impl Postgres {
             version,
         };
         postgres.wait_until_ready()?;
+        // So that the first run that counts finds its log's files made.
+        postgres.pgbench(8, 1.0)?;
         Ok(postgres)
     }
 

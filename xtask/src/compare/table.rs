@@ -81,8 +81,8 @@ pub fn section(measured: &Measured) -> String {
     };
     writeln!(
         text,
-        "{} {plural} of {} s, alternating; medians, and least … most{others}",
-        section.rounds, section.seconds
+        "{} {plural} of {} s after {} s of warm-up, alternating; medians, and least … most{others}",
+        section.rounds, section.seconds, section.warmup
     )
     .expect("writing to a string");
     if is_memory(measured) {
