@@ -159,7 +159,9 @@ pub fn summary(all: &[Measured]) -> String {
         .iter()
         .filter(|measured| !measured.section.goals.is_empty())
     {
-        writeln!(text, "{}", measured.section.title).expect("writing to a string");
+        let disturbed = measured.others.is_some_and(|cores| cores >= DISTURBED);
+        let remark = if disturbed { " (DISTURBED)" } else { "" };
+        writeln!(text, "{}{remark}", measured.section.title).expect("writing to a string");
         text += &verdicts(measured, &measured.section.goals);
     }
     text
