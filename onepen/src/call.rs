@@ -25,14 +25,14 @@ use crate::tx::WriteTx;
 #[must_use = "a call does nothing until it is given something to do"]
 pub struct Call<'a> {
     database: &'a Database,
-    ticket: Ticket,
+    ticket: Arc<Ticket>,
 }
 
 impl<'a> Call<'a> {
     pub(crate) fn new(database: &'a Database) -> Self {
         Self {
             database,
-            ticket: database.shared.ticket.clone(),
+            ticket: Arc::clone(&database.shared.ticket),
         }
     }
 
@@ -40,28 +40,34 @@ impl<'a> Call<'a> {
     /// then runs on and returns its true outcome; a read is also ended while it
     /// runs.
     pub fn deadline(mut self, wait: Duration) -> Self {
-        self.ticket.patience = Some(wait);
-        self.ticket.deadline_is_own = true;
+        let ticket = self.ticket();
+        ticket.patience = Some(wait);
+        ticket.deadline_is_own = true;
         self
     }
 
     /// Which writes go first when several wait.
     pub fn priority(mut self, priority: Priority) -> Self {
-        self.ticket.priority = priority;
+        self.ticket().priority = priority;
         self
     }
 
     /// A name for the call, in its errors and in the errors of those who wait
     /// for it.
     pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
-        self.ticket.label = Some(label.into());
+        self.ticket().label = Some(label.into());
         self
     }
 
     /// A token that can end the call from another thread.
     pub fn cancel_with(mut self, token: &CancelToken) -> Self {
-        self.ticket.cancel = Some(token.clone());
+        self.ticket().cancel = Some(token.clone());
         self
+    }
+
+    /// This call's own, from the first setting on.
+    fn ticket(&mut self) -> &mut Ticket {
+        Arc::make_mut(&mut self.ticket)
     }
 
     pub(crate) fn options(&self) -> &'a Options {
@@ -285,7 +291,7 @@ impl<'a> Call<'a> {
     {
         let readers = self.shared().readers().map(Arc::clone);
         let ticket = self.ticket;
-        async move { readers?.read_async(ticket, run).await }
+        async move { readers?.read_async(Arc::unwrap_or_clone(ticket), run).await }
     }
 
     /// [`Database::stream`] with these settings.
@@ -301,7 +307,7 @@ impl<'a> Call<'a> {
         Ok(self
             .shared()
             .readers()?
-            .stream(self.ticket, sql, params, map))
+            .stream(Arc::unwrap_or_clone(self.ticket), sql, params, map))
     }
 
     fn future<T, C>(self, kind: Kind, call: C) -> Write<SqliteEngine, C, T>
