@@ -646,7 +646,7 @@ impl Database {
     ///
     /// # Errors
     /// When the write was not queued: [`ErrorKind::QueueFull`],
-    /// [`ErrorKind::Closed`]. When the queue is at its bound and the choice is to
+    /// [`ErrorKind::Closed`], [`ErrorKind::Cancelled`]. When the queue is at its bound and the choice is to
     /// wait, this waits for space.
     pub fn submit<T, F>(&self, run: F) -> Result<Submitted<T>>
     where
@@ -703,6 +703,9 @@ impl<T: Send + 'static> Future for Submitted<T> {
     type Output = Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
+        if !self.is_done() {
+            self.pending.pen().refuse_reentry()?;
+        }
         self.pending.poll(cx)
     }
 }

@@ -178,6 +178,7 @@ impl Shared {
             &patience,
         )?;
         let pen = Pen::new(engine, options.limits, crate::timer::shared());
+        pen.call_it(&connector.name);
         shared.pen = Some(Arc::clone(&pen));
         if options.journal == Journal::Wal {
             shared.checkpointer = Some(Checkpointer::start(

@@ -57,6 +57,7 @@ impl Guards {
         action: c_int,
         first: Option<&CStr>,
         second: Option<&CStr>,
+        database: Option<&CStr>,
     ) -> Option<&'static str> {
         if !self.inside.get() {
             return None;
@@ -76,10 +77,17 @@ impl Guards {
             ffi::SQLITE_CREATE_TEMP_INDEX
             | ffi::SQLITE_CREATE_TEMP_TABLE
             | ffi::SQLITE_CREATE_TEMP_TRIGGER
-            | ffi::SQLITE_CREATE_TEMP_VIEW => Some(
-                "a write closure may not make temporary tables, views or triggers, which other \
-                 writes would see: use `Database::exclusively`",
-            ),
+            | ffi::SQLITE_CREATE_TEMP_VIEW => Some(NO_TEMPORARIES),
+            // `CREATE TABLE temp.x` is reported as an ordinary CREATE TABLE.
+            ffi::SQLITE_CREATE_INDEX
+            | ffi::SQLITE_CREATE_TABLE
+            | ffi::SQLITE_CREATE_TRIGGER
+            | ffi::SQLITE_CREATE_VIEW
+            | ffi::SQLITE_CREATE_VTABLE
+                if database == Some(c"temp") =>
+            {
+                Some(NO_TEMPORARIES)
+            }
             ffi::SQLITE_PRAGMA if !pragma_is_harmless(first, second) => Some(
                 "a write closure may not use this PRAGMA, whose effect would outlast it: set it in \
                  `Options::on_connect`, or use `Database::exclusively`",
@@ -88,6 +96,9 @@ impl Guards {
         }
     }
 }
+
+const NO_TEMPORARIES: &str = "a write closure may not make temporary tables, views or triggers, \
+     which other writes would see: use `Database::exclusively`";
 
 /// PRAGMAs that only read, and those that a rollback takes back.
 fn pragma_is_harmless(name: Option<&CStr>, value: Option<&CStr>) -> bool {
@@ -141,7 +152,7 @@ unsafe extern "C" fn authorizer(
     action: c_int,
     first: *const c_char,
     second: *const c_char,
-    _database: *const c_char,
+    database: *const c_char,
     _trigger: *const c_char,
 ) -> c_int {
     // SAFETY: `guards` is the address that `install` was given; its owner keeps
@@ -153,7 +164,7 @@ unsafe extern "C" fn authorizer(
             NonNull::new(pointer.cast_mut()).map(|pointer| CStr::from_ptr(pointer.as_ptr()))
         };
         let guards = &*guards.cast::<Guards>();
-        let reason = guards.judge(action, text(first), text(second));
+        let reason = guards.judge(action, text(first), text(second), text(database));
         if reason.is_some() {
             guards.refused.set(reason);
         }
@@ -283,6 +294,26 @@ pub(crate) fn owes_foreign_keys(connection: &Connection) -> bool {
 pub(crate) fn total_changes(connection: &Connection) -> c_int {
     // SAFETY: the handle is open.
     unsafe { ffi::sqlite3_total_changes(connection.handle()) }
+}
+
+/// Finalises every statement of the connection, so that it can be closed: those
+/// in rusqlite's cache through rusqlite, and then those whose owner was forgotten
+/// (`mem::forget`), which SQLite would otherwise refuse to close over.
+pub(crate) fn finalize_forgotten(connection: &Connection) {
+    connection.flush_prepared_statement_cache();
+    // SAFETY: the handle is open. Every `Statement` borrows the connection, and
+    // the caller is about to drop it: whatever is left was leaked by its owner,
+    // and nobody can reach it any more. Ours were finalised before.
+    unsafe {
+        let handle = connection.handle();
+        loop {
+            let statement = ffi::sqlite3_next_stmt(handle, std::ptr::null_mut());
+            if statement.is_null() {
+                return;
+            }
+            ffi::sqlite3_finalize(statement);
+        }
+    }
 }
 
 /// Resets every statement that foreign code left unfinished, and forgets the

@@ -30,8 +30,25 @@ struct Live {
     savepoint: Control,
     release: Control,
     rollback_to: Control,
-    connection: Connection,
+    connection: Sweeping,
     guards: Box<Guards>,
+}
+
+/// A connection that can be closed whatever foreign code forgot on it.
+struct Sweeping(Connection);
+
+impl std::ops::Deref for Sweeping {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.0
+    }
+}
+
+impl Drop for Sweeping {
+    fn drop(&mut self) {
+        raw::finalize_forgotten(&self.0);
+    }
 }
 
 impl Live {
@@ -46,7 +63,7 @@ impl Live {
             savepoint: Control::prepare(&connection, c"SAVEPOINT onepen_member")?,
             release: Control::prepare(&connection, c"RELEASE onepen_member")?,
             rollback_to: Control::prepare(&connection, c"ROLLBACK TO onepen_member")?,
-            connection,
+            connection: Sweeping(connection),
             guards,
         })
     }
@@ -60,8 +77,12 @@ impl Live {
 }
 
 pub(crate) struct SqliteEngine {
-    /// `None` after a failed reopening; the next `begin` tries again.
+    /// `None` after a failed reopening, the next `begin` tries again; and while
+    /// foreign code has the connection to itself.
     live: Option<Live>,
+    /// What foreign code has to itself: a connection without hooks or statements
+    /// of ours, for it may keep this one and put another in its place.
+    lent: Option<Connection>,
     connector: Arc<Connector>,
     wal: Arc<WalLevel>,
     /// Over a rollback journal a COMMIT needs the readers out of the way.
@@ -81,6 +102,7 @@ impl SqliteEngine {
         let live = Live::open(&connector, &wal, patience)?;
         Ok(Self {
             live: Some(live),
+            lent: None,
             connector,
             wal,
             hold,
@@ -94,10 +116,19 @@ impl SqliteEngine {
         Ok(&self.live()?.connection)
     }
 
+    /// The connection while foreign code has it to itself.
     pub(crate) fn connection_mut(&mut self) -> Result<&mut Connection> {
-        match &mut self.live {
-            Some(live) => Ok(&mut live.connection),
-            None => Err(not_open()),
+        if self.lent.is_none() {
+            let patience = self.patience();
+            self.lent = Some(self.connector.open(Role::Writer, &patience)?);
+        }
+        self.lent.as_mut().ok_or_else(not_open)
+    }
+
+    fn patience(&self) -> crate::engine::Until<'static> {
+        crate::engine::Until {
+            deadline: Instant::now().checked_add(self.connector.options.wait),
+            cancel: None,
         }
     }
 
@@ -229,27 +260,24 @@ impl Engine for SqliteEngine {
     }
 
     fn exclusive_begins(&mut self) {
-        if self.live.is_none() {
-            // Told to the closure by `connection_mut`, if it fails again.
-            let patience = crate::engine::Until {
-                deadline: Instant::now().checked_add(self.connector.options.wait),
-                cancel: None,
-            };
-            self.live = Live::open(&self.connector, &self.wal, &patience).ok();
-        }
+        self.live = None;
     }
 
     fn exclusive_ends(&mut self) -> Result<()> {
-        let left_open = !self.is_autocommit();
-        self.rollback();
-        // A new connection is the one way to be sure that no setting, temporary
-        // table, attached database or function outlives the call.
-        let patience = crate::engine::Until {
-            deadline: Instant::now().checked_add(self.connector.options.wait),
-            cancel: None,
+        let left_open = match self.lent.take() {
+            Some(connection) => {
+                let left_open = !connection.is_autocommit();
+                // What it forgot would keep the connection open, and with it the
+                // transaction.
+                raw::finalize_forgotten(&connection);
+                left_open
+            }
+            None => false,
         };
-        self.live = None;
-        self.live = Some(Live::open(&self.connector, &self.wal, &patience)?);
+        // A new connection is the one way to be sure that no setting, temporary
+        // table, attached database or function outlives the call. Should it not
+        // open, that is no failure of the call: `begin` tries again.
+        self.live = Live::open(&self.connector, &self.wal, &self.patience()).ok();
         if left_open {
             return Err(Error::new(
                 ErrorKind::TransactionLost,

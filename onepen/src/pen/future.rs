@@ -40,7 +40,8 @@ impl<E: Engine, T> Pending<E, T> {
             let _ = Answer::poll(&*job, &mut Context::from_waker(waker));
         }
         let member: Queued<E> = Arc::clone(&job) as _;
-        pen.enqueue(ticket, &member)?;
+        pen.enqueue(ticket, &member)
+            .map_err(|error| pen.context(error).with_label(ticket.label.clone()))?;
         Ok(Self {
             pen,
             member,
@@ -57,7 +58,7 @@ impl<E: Engine, T> Pending<E, T> {
             Poll::Pending => Poll::Pending,
             Poll::Ready(ran) => {
                 self.over = true;
-                Poll::Ready(unwrap_ran(ran))
+                Poll::Ready(unwrap_ran(ran).map_err(|error| self.pen.context(error)))
             }
         }
     }

@@ -164,13 +164,14 @@ impl<E: Engine> Held<'_, E> {
         }
         let answer = match kind {
             Kind::Exclusive => {
-                let mut ran = None;
-                exclusively(engine, |engine| {
-                    ran = Some(catch_unwind(AssertUnwindSafe(|| call(engine))));
-                })
-                .err()
-                .map_or_else(|| ran.take(), |error| Some(Ok(Err(error))))
-                .unwrap_or_else(|| Ok(Err(never_ran())))
+                let mut ran = Ok(Err(never_ran()));
+                let ended = exclusively(engine, |engine| {
+                    ran = catch_unwind(AssertUnwindSafe(|| call(engine)));
+                });
+                match (ran, ended) {
+                    (Ok(Ok(_)), Err(error)) => Ok(Err(error)),
+                    (ran, _) => ran,
+                }
             }
             Kind::Maintenance => catch_unwind(AssertUnwindSafe(|| call(engine))),
             Kind::Grouped | Kind::Alone => transact(pen, engine, &patience, |engine| {
@@ -272,7 +273,9 @@ fn run_exclusive<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>) 
         job.run(engine);
     } else if let Err(error) = exclusively(engine, |engine| {
         job.run(engine);
-    }) {
+    }) && job.answered_ok()
+    {
+        // What the closure says of itself, an error or a panic, comes first.
         job.fail(error);
     }
     pen.tally.turn(1, started.elapsed());

@@ -186,7 +186,8 @@ where
     fn run(&self, engine: &mut E) -> bool {
         let mut call = lock(&self.call);
         let ran = match &mut *call {
-            Some(call) => catch_unwind(AssertUnwindSafe(|| call(engine))),
+            Some(call) => catch_unwind(AssertUnwindSafe(|| call(engine)))
+                .map(|answer| answer.map_err(|error| error.with_label(self.header.label.clone()))),
             None => Ok(Err(discarded())),
         };
         drop(call);

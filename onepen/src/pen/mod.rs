@@ -45,7 +45,7 @@ use std::time::{Duration, Instant};
 
 use self::job::{Kind, Member, NO_WORD, Ticket, drop_quietly, unwrap_ran};
 use self::queue::{Queue, Queued};
-use crate::cancel::Cancel;
+use crate::cancel::{Cancel, CancelToken};
 use crate::engine::{Engine, GiveUp, Patience, Until};
 use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
 use crate::stats::Tally;
@@ -144,6 +144,8 @@ pub(crate) struct Pen<E> {
     pub(crate) limits: Limits,
     pub(crate) tally: Tally,
     id: usize,
+    /// How errors call the database.
+    name: std::sync::OnceLock<Arc<str>>,
 }
 
 crate::sync::thread_local! {
@@ -194,7 +196,21 @@ impl<E: Engine> Pen<E> {
             limits,
             tally: Tally::default(),
             id: NEXT.fetch_add(1, Relaxed),
+            name: std::sync::OnceLock::new(),
         })
+    }
+
+    /// What errors call the database from here on.
+    pub(crate) fn call_it(&self, name: &Arc<str>) {
+        let _ = self.name.set(Arc::clone(name));
+    }
+
+    /// Names the database in an error.
+    pub(crate) fn context(&self, error: Error) -> Error {
+        match self.name.get() {
+            Some(name) => error.with_database(name),
+            None => error,
+        }
     }
 
     /// Whether this thread holds this pen, or is its writer thread.
@@ -299,6 +315,16 @@ impl<E: Engine> Pen<E> {
             }));
         }
         let header = job.header();
+        if ticket
+            .cancel
+            .as_ref()
+            .is_some_and(CancelToken::is_cancelled)
+        {
+            return Err(cancelled(Waited::new(
+                WaitedFor::Pen,
+                header.since.elapsed(),
+            )));
+        }
         let mut state = lock(&self.state);
         if state.closed {
             return Err(closed());
@@ -343,7 +369,7 @@ impl<E: Engine> Pen<E> {
         if ticket
             .cancel
             .as_ref()
-            .is_some_and(crate::cancel::CancelToken::is_cancelled)
+            .is_some_and(CancelToken::is_cancelled)
         {
             self.cancel(job);
         }
