@@ -29,6 +29,7 @@ use crate::pen::job::{Kind, Priority, Ticket};
 use crate::readers::Readers;
 use crate::sqlite::SqliteEngine;
 use crate::sync::{AtomicBool, Ordering};
+use crate::trace::event;
 use crate::wal::WalLevel;
 
 /// The first and the longest pause before the next try at a pinned log.
@@ -201,6 +202,13 @@ impl Checkpointer {
             }
         };
         drop(hold);
+        event!(
+            DEBUG,
+            "checkpoint",
+            database = &*self.connector.name,
+            reset = !progress.busy,
+            held_us = progress.held.as_micros() as u64
+        );
         let mut pinned = self.pinned();
         *pinned = if progress.busy {
             pinned.or_else(|| Some(Instant::now()))

@@ -19,6 +19,7 @@ use crate::readers::Readers;
 use crate::sqlite::SqliteEngine;
 use crate::stats::Stats;
 use crate::sync::{AtomicBool, Ordering};
+use crate::trace::span;
 use crate::tx::WriteTx;
 use crate::wal::WalLevel;
 
@@ -215,6 +216,11 @@ impl Shared {
         T: Send,
         F: FnMut(&WriteTx<'_>) -> Result<T> + Send,
     {
+        span!(
+            "write",
+            database = &*self.connector.name,
+            label = ticket.label.as_deref()
+        );
         self.pen()?
             .write(ticket, kind, |engine: &mut SqliteEngine| {
                 call(&WriteTx::new(engine)?)

@@ -235,6 +235,11 @@ impl Error {
         wrapped
     }
 
+    pub(crate) fn with_outcome(mut self, outcome: Outcome) -> Self {
+        self.0.outcome = outcome;
+        self
+    }
+
     pub(crate) fn with_waited(mut self, waited: Waited) -> Self {
         self.0.waited = waited;
         self

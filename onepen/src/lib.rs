@@ -157,6 +157,7 @@ mod keys;
 mod migrate;
 mod options;
 mod pen;
+mod query;
 mod raw;
 mod readers;
 mod registry;
@@ -164,6 +165,7 @@ mod sqlite;
 mod stats;
 mod sync;
 mod timer;
+mod trace;
 mod tx;
 mod wal;
 

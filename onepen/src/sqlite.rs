@@ -17,6 +17,7 @@ use crate::engine::{CommitError, Engine, Patience};
 use crate::error::{Error, ErrorKind, Outcome, Result, Waited, WaitedFor};
 use crate::raw::{self, Control, Guards};
 use crate::readers::Readers;
+use crate::trace::event;
 use crate::wal::WalLevel;
 
 /// The connection with its control statements. Field order is drop order:
@@ -291,6 +292,11 @@ impl SqliteEngine {
 
     #[cold]
     fn begin_slowly(&self, mut code: i32, patience: &dyn Patience) -> Result<()> {
+        event!(
+            DEBUG,
+            "the write lock is held outside this pen",
+            database = &*self.connector.name
+        );
         let live = self.live()?;
         let since = Instant::now();
         loop {

@@ -30,6 +30,7 @@ pub(crate) use real::shared;
 mod real {
     use std::cmp::Reverse;
     use std::collections::BinaryHeap;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak};
     use std::time::Instant;
 
@@ -131,11 +132,16 @@ mod real {
                     Some(_) => {
                         let due = requests.heap.pop();
                         drop(requests); // `expire` takes locks of its own and wakes tasks
-                        if let Some(target) = due.and_then(|Reverse(due)| due.target.upgrade())
-                            && let Some(again) = target.expire(now)
-                        {
-                            self.wake_at(again, &target);
-                        }
+                        // The target may be the last to hold closures of others,
+                        // whose destructors may panic. The next deadline is owed
+                        // all the same.
+                        let _ = catch_unwind(AssertUnwindSafe(|| {
+                            if let Some(target) = due.and_then(|Reverse(due)| due.target.upgrade())
+                                && let Some(again) = target.expire(now)
+                            {
+                                self.wake_at(again, &target);
+                            }
+                        }));
                         requests = lock(&self.requests);
                     }
                 }

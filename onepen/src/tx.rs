@@ -5,6 +5,7 @@ use std::cell::Cell;
 use rusqlite::{CachedStatement, Connection, Params, Row};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::query;
 use crate::sqlite::SqliteEngine;
 
 /// The transaction of a write closure.
@@ -75,9 +76,46 @@ impl<'a> WriteTx<'a> {
         P: Params,
         F: FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     {
-        self.prepare(sql)?
-            .query_row(params, map)
-            .map_err(|error| self.explain(error))
+        query::row(self.connection, sql, params, map).map_err(|error| self.explain(error))
+    }
+
+    /// The first row of a query, mapped, if there is one.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn query_row_optional<T, P, F>(&self, sql: &str, params: P, map: F) -> Result<Option<T>>
+    where
+        P: Params,
+        F: FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    {
+        query::row_optional(self.connection, sql, params, map).map_err(|error| self.explain(error))
+    }
+
+    /// All rows of a query, mapped.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn query_map<T, P, F>(&self, sql: &str, params: P, map: F) -> Result<Vec<T>>
+    where
+        P: Params,
+        F: FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    {
+        query::map(self.connection, sql, params, map).map_err(|error| self.explain(error))
+    }
+
+    /// Calls `each` for every row of a query, one after the other; nothing is
+    /// loaded ahead. Stops at the first error of `each` and returns it.
+    ///
+    /// # Errors
+    /// SQLite's and those of `each`.
+    pub fn query_each<P, F>(&self, sql: &str, params: P, each: F) -> Result<()>
+    where
+        P: Params,
+        F: FnMut(&Row<'_>) -> Result<()>,
+    {
+        query::each(self.connection, sql, params, each, |error| {
+            self.explain(error)
+        })
     }
 
     /// A statement from the connection's cache, for as long as the closure runs.

@@ -50,7 +50,7 @@ where
     // SAFETY: only the lifetime changes. What borrows from the caller inside
     // `job` is a reference to the closure, and the answer.
     // - The pen runs the closure and stores an answer of it only while the
-    //   job's phase is RUNNING. `Answer::take` yields something only when the
+    //   job's phase is CLAIMED. `Answer::take` yields something only when the
     //   phase is DONE, which is final, and `wait` returns only after that or
     //   when the job never was in the queue.
     // - Whoever holds the `Arc` longer (a cancelled job keeps its place in the

@@ -82,7 +82,7 @@ impl<E: Engine, T> Pending<E, T> {
 
 impl<E: Engine, T> Drop for Pending<E, T> {
     fn drop(&mut self) {
-        if !self.over && self.member.header().is_queued() {
+        if !self.over && self.member.header().is_waiting() {
             self.pen.cancel(&self.member);
         }
     }

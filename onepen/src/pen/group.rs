@@ -26,12 +26,13 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use super::job::{Kind, Member, Ticket};
+use super::job::{Kind, Member, Ticket, drop_quietly};
 use super::queue::Queued;
 use super::{Held, Pen, Wake, WhileSomebodyWaits, gave_up, patience};
 use crate::engine::{Engine, GiveUp, Patience, Until};
-use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
+use crate::error::{Error, ErrorKind, Outcome, Result, Waited, WaitedFor};
 use crate::sync::{Arc, Ordering, lock};
+use crate::trace::event;
 
 /// Groups run with savepoints after one in which a member failed.
 const WARY_GROUPS: u32 = 64;
@@ -84,25 +85,33 @@ impl<E: Engine> Group<E> {
         self.last_size
     }
 
+    /// The answer of `job` is final.
+    fn answer(&mut self, job: Queued<E>) {
+        self.wake.add(&*job);
+        // Ours may be the last hold on it, and what the closure owns may panic
+        // when it is dropped.
+        drop_quietly(job);
+    }
+
     /// Answers everybody after a bug of ours; nobody may wait for ever.
     pub(crate) fn abandon(&mut self, pen: &Pen<E>) {
-        let claimed = self.claimed.drain(..).map(|claimed| claimed.job);
-        for job in self.members.drain(..).chain(claimed) {
-            job.fail(Error::new(
+        self.fail_all(|| {
+            Error::new(
                 ErrorKind::Closed,
-                "a bug in onepen ended this write",
-            ));
-            self.wake.add(&*job);
-        }
+                "a bug in onepen ended this write; whether it is committed is unknown",
+            )
+            .with_outcome(Outcome::Unknown)
+        });
         self.wake.wake_all(pen);
     }
 
     /// Fails everybody who was claimed, all for the same reason.
     fn fail_all(&mut self, error: impl Fn() -> Error) {
         let claimed = self.claimed.drain(..).map(|claimed| claimed.job);
-        for job in self.members.drain(..).chain(claimed) {
+        let everybody: Vec<_> = self.members.drain(..).chain(claimed).collect();
+        for job in everybody {
             job.fail(error().with_label(job.header().label.clone()));
-            self.wake.add(&*job);
+            self.answer(job);
         }
     }
 }
@@ -142,10 +151,19 @@ impl<E: Engine> Held<'_, E> {
                 "the pen was not in hand",
             )));
         };
+        let patience = patience(ticket, since);
+        // A cancelled token ends even a call that would not have to wait. A
+        // deadline does not: it bounds waiting, and there was none.
+        if patience.exhausted() == Some(GiveUp::Cancelled) {
+            let waited = Waited::new(WaitedFor::Pen, since.elapsed());
+            return Ok(Err(
+                gave_up(GiveUp::Cancelled, waited).with_label(ticket.label.clone())
+            ));
+        }
         let answer = match kind {
             Kind::Exclusive => {
                 let mut ran = None;
-                exclusively(pen, engine, |engine| {
+                exclusively(engine, |engine| {
                     ran = Some(catch_unwind(AssertUnwindSafe(|| call(engine))));
                 })
                 .err()
@@ -153,11 +171,9 @@ impl<E: Engine> Held<'_, E> {
                 .unwrap_or_else(|| Ok(Err(never_ran())))
             }
             Kind::Maintenance => catch_unwind(AssertUnwindSafe(|| call(engine))),
-            Kind::Grouped | Kind::Alone => {
-                transact(pen, engine, &patience(ticket, since), since, |engine| {
-                    catch_unwind(AssertUnwindSafe(|| call(engine)))
-                })
-            }
+            Kind::Grouped | Kind::Alone => transact(pen, engine, &patience, |engine| {
+                catch_unwind(AssertUnwindSafe(|| call(engine)))
+            }),
         };
         pen.tally.turn(1, since.elapsed());
         answer.map(|answer| answer.map_err(|error| error.with_label(ticket.label.clone())))
@@ -192,23 +208,22 @@ fn transact<E: Engine, T>(
     pen: &Pen<E>,
     engine: &mut E,
     patience: &dyn Patience,
-    since: Instant,
     call: impl FnOnce(&mut E) -> std::thread::Result<Result<T>>,
 ) -> std::thread::Result<Result<T>> {
-    if let Some(why) = patience_at_start(patience) {
-        return Ok(Err(gave_up(
-            why,
-            Waited::new(WaitedFor::Pen, since.elapsed()),
-        )));
-    }
     if let Err(error) = begin(pen, engine, patience) {
         return Ok(Err(error));
     }
-    let ran = member(pen, engine, call);
+    let ran = member(engine, call);
     match ran {
         Ok(Ok(_)) if engine.is_autocommit() => {
             engine.rollback();
             Ok(Err(lost()))
+        }
+        // COMMIT would find it too, but the error must not tell whether the
+        // write was in a group.
+        Ok(Ok(_)) if engine.owes_foreign_keys() => {
+            engine.rollback();
+            Ok(Err(foreign_keys()))
         }
         Ok(Ok(value)) => match engine.commit(patience) {
             Ok(()) => Ok(Ok(value)),
@@ -224,27 +239,17 @@ fn transact<E: Engine, T>(
     }
 }
 
-/// A cancelled token ends even a call that would not have to wait. A deadline
-/// does not: it bounds waiting, and there was none.
-fn patience_at_start(patience: &dyn Patience) -> Option<GiveUp> {
-    patience.exhausted().filter(|why| *why == GiveUp::Cancelled)
-}
-
 /// Runs foreign code between the guards.
-fn member<E: Engine, R>(pen: &Pen<E>, engine: &mut E, call: impl FnOnce(&mut E) -> R) -> R {
-    let inside = pen.enter();
+fn member<E: Engine, R>(engine: &mut E, call: impl FnOnce(&mut E) -> R) -> R {
     engine.member_begins();
     let ran = call(engine);
     engine.member_ends();
-    drop(inside);
     ran
 }
 
-fn exclusively<E: Engine>(pen: &Pen<E>, engine: &mut E, call: impl FnOnce(&mut E)) -> Result<()> {
-    let inside = pen.enter();
+fn exclusively<E: Engine>(engine: &mut E, call: impl FnOnce(&mut E)) -> Result<()> {
     engine.exclusive_begins();
     call(engine);
-    drop(inside);
     engine.exclusive_ends()
 }
 
@@ -258,18 +263,20 @@ fn run_exclusive<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>) 
         job
     };
     let started = Instant::now();
-    let waited = started - job.header().since;
+    pen.tally
+        .waited(started.saturating_duration_since(job.header().since));
+    group.members.push(Arc::clone(&job)); // where `abandon` would find it
     if job.header().kind == Kind::Maintenance {
         job.run(engine);
-    } else if let Err(error) = exclusively(pen, engine, |engine| {
+    } else if let Err(error) = exclusively(engine, |engine| {
         job.run(engine);
     }) {
         job.fail(error);
     }
-    pen.tally.waited(waited);
     pen.tally.turn(1, started.elapsed());
     group.last_size = usize::from(job.header().kind == Kind::Exclusive);
-    group.wake.add(&*job);
+    group.members.clear();
+    group.answer(job);
 }
 
 /// One turn with the write lock: as many members as the bounds allow.
@@ -294,7 +301,7 @@ fn run_turn<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>) {
     group.wary = group.wary.saturating_sub(1);
     loop {
         if group.claimed.front().is_some_and(|first| first.alone) {
-            run_begun_alone(pen, engine, group);
+            run_begun_alone(engine, group);
         } else {
             match pass(pen, engine, group, &mut bounds, wary) {
                 Pass::Everybody => commit(engine, group),
@@ -323,7 +330,14 @@ fn run_turn<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>) {
             break;
         }
     }
-    pen.tally.turn(group.last_size, started.elapsed());
+    let held = started.elapsed();
+    event!(
+        DEBUG,
+        "group",
+        members = group.last_size,
+        held_us = held.as_micros() as u64
+    );
+    pen.tally.turn(group.last_size, held);
     pen.next_epoch();
 }
 
@@ -356,9 +370,9 @@ fn pass<E: Engine>(
             return Pass::Everybody;
         };
         let fate = if wary {
-            run_with_savepoint(pen, engine, &*job)
+            run_with_savepoint(engine, &*job)
         } else {
-            run_bare(pen, engine, &*job)
+            run_bare(engine, &*job)
         };
         let first = group.members.is_empty();
         group.members.push(job);
@@ -373,7 +387,7 @@ fn pass<E: Engine>(
                         fail_if_ok(&*job);
                     }
                     group.last_size += 1;
-                    group.wake.add(&*job);
+                    group.answer(job);
                 }
                 return Pass::FirstFailed;
             }
@@ -396,8 +410,8 @@ enum Fate {
     Failed { gone: bool },
 }
 
-fn run_bare<E: Engine>(pen: &Pen<E>, engine: &mut E, job: &dyn Member<E>) -> Fate {
-    let fine = member(pen, engine, |engine| job.run(engine));
+fn run_bare<E: Engine>(engine: &mut E, job: &dyn Member<E>) -> Fate {
+    let fine = member(engine, |engine| job.run(engine));
     if engine.is_autocommit() {
         return Fate::Failed { gone: true };
     }
@@ -410,14 +424,14 @@ fn run_bare<E: Engine>(pen: &Pen<E>, engine: &mut E, job: &dyn Member<E>) -> Fat
     Fate::Failed { gone: false }
 }
 
-fn run_with_savepoint<E: Engine>(pen: &Pen<E>, engine: &mut E, job: &dyn Member<E>) -> Fate {
+fn run_with_savepoint<E: Engine>(engine: &mut E, job: &dyn Member<E>) -> Fate {
     if let Err(error) = engine.savepoint() {
         job.fail(error);
         return Fate::Failed {
             gone: engine.is_autocommit(),
         };
     }
-    let fine = member(pen, engine, |engine| job.run(engine));
+    let fine = member(engine, |engine| job.run(engine));
     if engine.is_autocommit() {
         return Fate::Failed { gone: true };
     }
@@ -441,23 +455,26 @@ fn run_with_savepoint<E: Engine>(pen: &Pen<E>, engine: &mut E, job: &dyn Member<
 }
 
 /// The next job, in the transaction that was just begun, by itself.
-fn run_begun_alone<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>) {
+fn run_begun_alone<E: Engine>(engine: &mut E, group: &mut Group<E>) {
     let Some(Claimed { job, .. }) = group.claimed.pop_front() else {
         return;
     };
-    let fine = member(pen, engine, |engine| job.run(engine));
+    let fine = member(engine, |engine| job.run(engine));
     if engine.is_autocommit() {
         fail_if_ok(&*job);
         engine.rollback();
         group.last_size += 1;
-        group.wake.add(&*job);
-    } else if fine {
+        group.answer(job);
+    } else if fine && !engine.owes_foreign_keys() {
         group.members.push(job);
         commit(engine, group);
     } else {
+        if fine {
+            job.fail(foreign_keys());
+        }
         engine.rollback();
         group.last_size += 1;
-        group.wake.add(&*job);
+        group.answer(job);
     }
 }
 
@@ -474,9 +491,9 @@ fn commit<E: Engine>(engine: &mut E, group: &mut Group<E>) {
         }
     }
     group.last_size += group.members.len();
-    for job in group.members.drain(..) {
-        group.wake.add(&*job);
-    }
+    let mut members = std::mem::take(&mut group.members);
+    members.drain(..).for_each(|job| group.answer(job));
+    group.members = members; // its allocation
 }
 
 /// A closure that swallowed the loss of its transaction and returned `Ok`.
@@ -512,11 +529,11 @@ fn foreign_keys() -> Error {
     ))
 }
 
-/// What ends a group.
+/// What ends a group. None of it keeps the first member out.
 struct Bounds {
     members_left: usize,
     bytes_left: usize,
-    until: Instant,
+    until: Option<Instant>,
     closed: bool,
 }
 
@@ -525,7 +542,7 @@ impl Bounds {
         Self {
             members_left: pen.limits.group_members,
             bytes_left: pen.limits.group_bytes,
-            until: started + pen.limits.group_time,
+            until: started.checked_add(pen.limits.group_time),
             closed: false,
         }
     }
@@ -536,12 +553,16 @@ impl Bounds {
             return;
         }
         let now = Instant::now();
-        if now >= self.until {
+        let nobody_yet = group.members.is_empty() && group.claimed.is_empty();
+        if !nobody_yet && self.until.is_some_and(|until| now >= until) {
             self.closed = true;
             return;
         }
         let mut state = lock(&pen.state);
-        while group.claimed.len() < CLAIM && self.members_left > 0 && self.bytes_left > 0 {
+        while group.claimed.len() < CLAIM
+            && self.members_left > 0
+            && (self.bytes_left > 0 || nobody_yet && group.claimed.is_empty())
+        {
             match state.queue.next_kind() {
                 Some(Kind::Grouped) => {}
                 // Before anybody else ran it may use this very transaction.

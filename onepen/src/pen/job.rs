@@ -3,12 +3,11 @@
 //! A job has exactly one answer. Its phase only moves forward:
 //!
 //! ```text
-//! NEW ──▶ QUEUED ──claimed by the pen──▶ RUNNING ──▶ DONE
-//!            └────cancelled by anybody──────────────▶ DONE
+//! NEW ──▶ LOBBY ──▶ QUEUED ──▶ CLAIMED ──▶ DONE
 //! ```
 //!
-//! The steps into and out of QUEUED are made under the pen's lock, so a job is either run
-//! or cancelled, never both. Only the holder of the pen runs a job's closure.
+//! The steps before CLAIMED are made under the pen's lock, so a job is claimed once:
+//! by the holder of the pen, who runs it, or by whoever cancels it, who answers it.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -62,9 +61,10 @@ pub(crate) struct Ticket {
 }
 
 const NEW: u8 = 0;
-const QUEUED: u8 = 1;
-const RUNNING: u8 = 2;
-const DONE: u8 = 3;
+const LOBBY: u8 = 1;
+const QUEUED: u8 = 2;
+const CLAIMED: u8 = 3;
+const DONE: u8 = 4;
 
 /// No thread sleeps for this job; a task may.
 pub(crate) const NO_WORD: u8 = u8::MAX;
@@ -101,12 +101,22 @@ impl Header {
         }
     }
 
-    pub(crate) fn is_queued(&self) -> bool {
-        self.phase.load(Ordering::Acquire) == QUEUED
+    /// Whether nobody has claimed it yet.
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self.phase.load(Ordering::Acquire), LOBBY | QUEUED)
+    }
+
+    pub(crate) fn is_in_lobby(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == LOBBY
     }
 
     pub(crate) fn is_done(&self) -> bool {
         self.phase.load(Ordering::Acquire) == DONE
+    }
+
+    /// Under the pen's lock only.
+    pub(crate) fn enter_lobby(&self) {
+        self.phase.store(LOBBY, Ordering::Release);
     }
 
     /// Under the pen's lock only.
@@ -116,7 +126,7 @@ impl Header {
 
     /// Under the pen's lock only.
     pub(crate) fn claim(&self) {
-        self.phase.store(RUNNING, Ordering::Release);
+        self.phase.store(CLAIMED, Ordering::Release);
     }
 }
 
@@ -127,6 +137,9 @@ pub(crate) trait Member<E>: Send + Sync {
     fn run(&self, engine: &mut E) -> bool;
     /// Replaces whatever answer there is.
     fn fail(&self, error: Error);
+    /// Drops the closure of a job that will not run. Foreign code: outside any
+    /// lock.
+    fn discard(&self);
     /// Whether the last run returned `Ok`.
     fn answered_ok(&self) -> bool;
     /// The answer is final. Hands over the task that waits for it.
@@ -144,7 +157,7 @@ pub(crate) struct Job<C, T> {
     header: Header,
     // Locked only by the holder of the pen, so never contended; it makes the
     // job `Sync` for closures that are only `Send`.
-    call: Mutex<C>,
+    call: Mutex<Option<C>>,
     slot: Mutex<Slot<T>>,
 }
 
@@ -152,7 +165,7 @@ impl<C, T> Job<C, T> {
     pub(crate) fn new(ticket: &Ticket, kind: Kind, since: Instant, call: C) -> Self {
         Self {
             header: Header::new(ticket, kind, since, size_of::<C>()),
-            call: Mutex::new(call),
+            call: Mutex::new(Some(call)),
             slot: Mutex::new(Slot {
                 ran: None,
                 waker: None,
@@ -172,7 +185,10 @@ where
 
     fn run(&self, engine: &mut E) -> bool {
         let mut call = lock(&self.call);
-        let ran = catch_unwind(AssertUnwindSafe(|| call(engine)));
+        let ran = match &mut *call {
+            Some(call) => catch_unwind(AssertUnwindSafe(|| call(engine))),
+            None => Ok(Err(discarded())),
+        };
         drop(call);
         let fine = matches!(ran, Ok(Ok(_)));
         // An earlier answer is of a run that was undone. It is dropped after
@@ -185,6 +201,11 @@ where
     fn fail(&self, error: Error) {
         let undone = lock(&self.slot).ran.replace(Ok(Err(error)));
         drop_quietly(undone);
+    }
+
+    fn discard(&self) {
+        let call = lock(&self.call).take();
+        drop_quietly(call);
     }
 
     fn answered_ok(&self) -> bool {
@@ -204,8 +225,15 @@ where
     }
 }
 
+fn discarded() -> Error {
+    Error::new(
+        crate::ErrorKind::Closed,
+        "bug in onepen: a cancelled write was run",
+    )
+}
+
 /// A destructor that panics must not take the pen with it.
-fn drop_quietly<T>(value: T) {
+pub(super) fn drop_quietly<T>(value: T) {
     let _ = catch_unwind(AssertUnwindSafe(|| drop(value)));
 }
 

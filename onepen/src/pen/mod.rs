@@ -43,13 +43,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use self::job::{Kind, Member, NO_WORD, Ticket, unwrap_ran};
+use self::job::{Kind, Member, NO_WORD, Ticket, drop_quietly, unwrap_ran};
 use self::queue::{Queue, Queued};
 use crate::cancel::Cancel;
 use crate::engine::{Engine, GiveUp, Patience, Until};
 use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
 use crate::stats::Tally;
-use crate::sync::{Arc, AtomicBool, AtomicU8, Mutex, MutexGuard, Ordering, WaitWord, lock};
+use crate::sync::{Arc, AtomicBool, AtomicU8, Mutex, Ordering, WaitWord, lock};
 use crate::timer::{Expires, Timer};
 
 /// What a caller wants when the queue is at its bound.
@@ -109,18 +109,24 @@ pub(crate) struct Holder {
     pub(crate) thread: Option<std::thread::ThreadId>,
 }
 
+/// A write beyond the queue's bound.
+struct InLobby<E> {
+    job: Queued<E>,
+    /// The task that submitted it and waits until it is queued.
+    submitter: Option<Waker>,
+}
+
 pub(crate) struct State<E> {
     /// The pen itself.
     pub(crate) engine: Option<Box<E>>,
     pub(crate) queue: Queue<E>,
-    lobby: VecDeque<Queued<E>>,
+    lobby: VecDeque<InLobby<E>>,
     writer: Writer,
     hot: bool,
     lone_groups: u8,
     closed: bool,
     retired: bool,
     expires: Option<Instant>,
-    admission: Vec<Waker>,
     pub(crate) holder: Holder,
 }
 
@@ -141,11 +147,12 @@ pub(crate) struct Pen<E> {
 }
 
 crate::sync::thread_local! {
-    /// The pens in whose closures this thread is.
-    static INSIDE: std::cell::RefCell<Vec<usize>> = const { std::cell::RefCell::new(Vec::new()) };
+    #[allow(clippy::missing_const_for_thread_local, reason = "loom's macro does not know that form")]
+    /// The pens that this thread holds.
+    static INSIDE: std::cell::RefCell<Vec<usize>> = std::cell::RefCell::new(Vec::new());
 }
 
-/// Marks this thread as running a write closure, while it lives.
+/// Marks this thread as holding a pen, while it lives.
 pub(crate) struct Inside;
 
 impl Inside {
@@ -176,7 +183,6 @@ impl<E: Engine> Pen<E> {
                 closed: false,
                 retired: false,
                 expires: None,
-                admission: Vec::new(),
                 holder: Holder::default(),
             }),
             words: std::array::from_fn(|_| WaitWord::new()),
@@ -191,7 +197,7 @@ impl<E: Engine> Pen<E> {
         })
     }
 
-    /// Whether this thread is inside a closure that holds this pen.
+    /// Whether this thread holds this pen, or is its writer thread.
     pub(crate) fn is_inside(&self) -> bool {
         INSIDE.with(|inside| inside.borrow().contains(&self.id))
     }
@@ -239,10 +245,7 @@ impl<E: Engine> Pen<E> {
                 thread: Some(std::thread::current().id()),
             };
             drop(state);
-            let mut held = Held {
-                pen: self,
-                engine: Some(engine),
-            };
+            let mut held = Held::new(self, engine);
             let answer = held.run_alone(ticket, kind, since, &mut call);
             drop(held); // the next writer need not wait for our panic
             return unwrap_ran(answer);
@@ -306,8 +309,11 @@ impl<E: Engine> Pen<E> {
                 ),
             ));
         } else {
-            header.enqueue();
-            state.lobby.push_back(Arc::clone(job));
+            header.enter_lobby();
+            state.lobby.push_back(InLobby {
+                job: Arc::clone(job),
+                submitter: None,
+            });
         }
         self.tally.queued(before + 1);
         if let Some(deadline) = header.deadline
@@ -359,20 +365,15 @@ impl<E: Engine> Pen<E> {
             wakers: Vec::new(),
         };
         while let Some(first) = state.lobby.front() {
-            let header = first.header();
-            if header.is_queued() && !self.has_room(state, header.bytes) {
+            if !self.has_room(state, first.job.header().bytes) {
                 break;
             }
             let Some(first) = state.lobby.pop_front() else {
                 break;
             };
-            if first.header().is_queued() {
-                state.queue.push(first);
-                admitted.any = true;
-            }
-        }
-        if admitted.any {
-            admitted.wakers = std::mem::take(&mut state.admission);
+            state.queue.push(first.job);
+            admitted.wakers.extend(first.submitter);
+            admitted.any = true;
         }
         admitted
     }
@@ -380,7 +381,7 @@ impl<E: Engine> Pen<E> {
     pub(crate) fn announce(&self, admitted: Admitted) {
         if admitted.any {
             self.admitted.advance();
-            admitted.wakers.into_iter().for_each(Waker::wake);
+            admitted.wakers.into_iter().for_each(wake_task);
         }
     }
 
@@ -388,7 +389,7 @@ impl<E: Engine> Pen<E> {
     pub(crate) fn wait_until_admitted(&self, job: &Queued<E>) {
         loop {
             let seen = self.admitted.current();
-            if !self.is_in_lobby(&lock(&self.state), job) {
+            if !job.header().is_in_lobby() {
                 return;
             }
             self.admitted.wait(seen, None);
@@ -397,55 +398,71 @@ impl<E: Engine> Pen<E> {
 
     /// The same for a task: `false` means that `waker` will be woken.
     pub(crate) fn poll_admitted(&self, job: &Queued<E>, waker: &Waker) -> bool {
+        let waker = waker.clone(); // foreign code: not under the lock
         let mut state = lock(&self.state);
-        if !self.is_in_lobby(&state, job) {
+        // From the back: the first time, it has just come.
+        let mut lobby = state.lobby.iter_mut().rev();
+        let Some(waiting) = lobby.find(|waiting| Arc::ptr_eq(&waiting.job, job)) else {
             return true;
-        }
-        state.admission.push(waker.clone());
+        };
+        let replaced = waiting.submitter.replace(waker);
+        drop(state);
+        drop(replaced);
         false
-    }
-
-    fn is_in_lobby(&self, state: &State<E>, job: &Queued<E>) -> bool {
-        job.header().is_queued() && state.lobby.iter().any(|waiting| Arc::ptr_eq(waiting, job))
     }
 
     /// Ends a job that has not started. A job that has is left alone.
     pub(crate) fn cancel(&self, job: &Queued<E>) {
         let mut state = lock(&self.state);
-        let waker = self.end_queued(&mut state, job, cancelled);
+        let Some(ended) = self.end(&mut state, job) else {
+            return;
+        };
         let admitted = self.admit(&mut state);
         drop(state);
         self.announce(admitted);
-        waker.wake(self);
+        self.answer(ended, cancelled);
     }
 
-    /// Answers a queued job with an error and takes it off the queue.
-    fn end_queued(
-        &self,
-        state: &mut MutexGuard<'_, State<E>>,
-        job: &Queued<E>,
-        error: impl FnOnce(Waited) -> Error,
-    ) -> Wake {
+    /// Takes a job that nobody claimed off the queue, for [`answer`](Self::answer).
+    fn end(&self, state: &mut State<E>, job: &Queued<E>) -> Option<Ended<E>> {
         let header = job.header();
-        if !header.is_queued() {
-            return Wake::default();
+        if !header.is_waiting() {
+            return None;
         }
-        let in_lobby = state
-            .lobby
-            .iter()
-            .position(|waiting| Arc::ptr_eq(waiting, job));
-        let waited = self.waited(state, header, in_lobby.is_some());
-        header.claim();
-        match in_lobby {
-            Some(place) => drop(state.lobby.remove(place)),
-            None => state.queue.mark_dead(header.bytes),
-        }
-        job.fail(error(waited).with_label(header.label.clone()));
+        let in_lobby = header.is_in_lobby();
+        let waited = self.waited(state, header, in_lobby);
         let mut wake = Wake::default();
-        wake.add(&**job);
-        // A caller of `submit` may be waiting in the lobby for this job.
-        wake.lobby |= in_lobby.is_some();
-        wake
+        header.claim();
+        if in_lobby {
+            let mut lobby = state.lobby.iter();
+            let place = lobby.position(|waiting| Arc::ptr_eq(&waiting.job, job));
+            let left = place.and_then(|place| state.lobby.remove(place));
+            // Its submitter waits for admission, which never comes.
+            wake.wakers.extend(left.and_then(|left| left.submitter));
+            wake.lobby = true;
+        } else {
+            state.queue.mark_dead(header.bytes);
+        }
+        Some(Ended {
+            job: Arc::clone(job),
+            waited,
+            wake,
+        })
+    }
+
+    /// Answers a job that was ended, and wakes whoever waits for it. The pen's
+    /// lock is not held: what the closure owns is dropped here.
+    fn answer(&self, ended: Ended<E>, error: fn(Waited) -> Error) {
+        let Ended {
+            job,
+            waited,
+            mut wake,
+        } = ended;
+        job.discard();
+        job.fail(error(waited).with_label(job.header().label.clone()));
+        wake.add(&*job);
+        wake.wake_all(self);
+        drop_quietly(job);
     }
 
     /// What a job that ends now has waited for.
@@ -504,14 +521,15 @@ impl<E: Engine> Pen<E> {
     fn put_back(&self, engine: Box<E>) {
         let mut state = lock(&self.state);
         state.holder = Holder::default();
-        if state.retired && state.queue.is_empty() {
-            drop(state);
-            drop(engine);
-            return;
-        }
-        state.engine = Some(engine);
+        let retired = if state.retired && state.queue.is_empty() {
+            Some(engine)
+        } else {
+            state.engine = Some(engine);
+            None
+        };
         let wake = self.claim_writer_wakeup(&mut state);
         drop(state);
+        drop(retired);
         if wake {
             self.writer.advance();
         }
@@ -520,16 +538,17 @@ impl<E: Engine> Pen<E> {
     /// The writer thread: serves the queue until the pen is closed and nobody
     /// is queued.
     pub(crate) fn serve(self: &Arc<Self>) {
+        // It would wait for itself, whatever it is doing: running a closure,
+        // waking a task, or dropping what somebody left behind.
+        let _inside = self.enter();
         let mut group = group::Group::new();
         while let Some(engine) = self.next_turn() {
-            let mut held = Held {
-                pen: self,
-                engine: Some(engine),
-            };
+            let mut held = Held::new(self, engine);
             // Foreign code runs under `catch_unwind` of its own; this one is for
             // bugs of ours, which must not strand everybody who waits.
             let turn = catch_unwind(AssertUnwindSafe(|| held.run_group(&mut group)));
             if turn.is_err() {
+                held.clean_up();
                 group.abandon(self);
             }
             let mut state = lock(&self.state);
@@ -560,7 +579,13 @@ impl<E: Engine> Pen<E> {
                 self.announce(admitted);
                 return Some(engine);
             }
-            if state.closed && state.queue.is_empty() && state.lobby.is_empty() {
+            // Not while a caller runs by itself: whoever closed the pen takes the
+            // engine next, and `put_back` wakes us.
+            if state.closed
+                && state.queue.is_empty()
+                && state.lobby.is_empty()
+                && (state.engine.is_some() || state.retired)
+            {
                 state.writer = Writer::Ended;
                 let engine = if state.retired {
                     state.engine.take()
@@ -610,23 +635,23 @@ impl Wake {
         self.wakers.extend(job.finish());
     }
 
-    pub(crate) fn wake<E: Engine>(mut self, pen: &Pen<E>) {
-        self.wake_all(pen);
-    }
-
-    /// Like `wake`, keeping the allocation for the next time.
+    /// Wakes them. Keeps the allocation for the next time.
     pub(crate) fn wake_all<E: Engine>(&mut self, pen: &Pen<E>) {
         pen.wake_words(self.words);
         if self.lobby {
             pen.admitted.advance();
         }
-        for waker in self.wakers.drain(..) {
-            // A waker is foreign code: its panic is not our business.
-            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
-        }
+        self.wakers.drain(..).for_each(wake_task);
         self.words = 0;
         self.lobby = false;
     }
+}
+
+/// A job that was taken off the queue unrun and has no answer yet.
+struct Ended<E> {
+    job: Queued<E>,
+    waited: Waited,
+    wake: Wake,
 }
 
 pub(crate) struct Admitted {
@@ -634,14 +659,42 @@ pub(crate) struct Admitted {
     wakers: Vec<Waker>,
 }
 
-/// The pen in hand; dropping it gives it back.
+/// A waker is foreign code: its panic is not our business.
+fn wake_task(waker: Waker) {
+    let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+}
+
+/// The pen in hand; dropping it gives it back. While it lives, a write of this
+/// thread is refused: it would wait for itself.
 pub(crate) struct Held<'a, E: Engine> {
     pub(crate) pen: &'a Arc<Pen<E>>,
     pub(crate) engine: Option<Box<E>>,
+    _inside: Inside,
+}
+
+impl<'a, E: Engine> Held<'a, E> {
+    fn new(pen: &'a Arc<Pen<E>>, engine: Box<E>) -> Self {
+        Self {
+            pen,
+            engine: Some(engine),
+            _inside: pen.enter(),
+        }
+    }
+
+    /// After a bug of ours: the next to hold the pen must not find a
+    /// transaction of the last.
+    fn clean_up(&mut self) {
+        if let Some(engine) = &mut self.engine {
+            let _ = catch_unwind(AssertUnwindSafe(|| engine.rollback()));
+        }
+    }
 }
 
 impl<E: Engine> Drop for Held<'_, E> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.clean_up();
+        }
         if let Some(engine) = self.engine.take() {
             self.pen.put_back(engine);
         }
@@ -669,21 +722,27 @@ impl<E: Engine> Cancel for Watch<E> {
 impl<E: Engine> Expires for Pen<E> {
     fn expire(&self, now: Instant) -> Option<Instant> {
         let mut state = lock(&self.state);
+        if state.expires.is_none_or(|at| at > now) {
+            // Left over from a deadline that is gone; there is a request of its
+            // own for the earliest. Were every request renewed, they would pile
+            // up for as long as somebody waits.
+            return None;
+        }
         let due: Vec<_> = state
             .queue
             .iter()
-            .chain(state.lobby.iter())
+            .chain(state.lobby.iter().map(|waiting| &waiting.job))
             .filter(|job| job.header().deadline.is_some_and(|at| at <= now))
             .cloned()
             .collect();
-        let mut wakes = Vec::with_capacity(due.len());
-        for job in &due {
-            wakes.push(self.end_queued(&mut state, job, deadline_exceeded));
-        }
+        let ended: Vec<_> = due
+            .iter()
+            .filter_map(|job| self.end(&mut state, job))
+            .collect();
         let lobby = state
             .lobby
             .iter()
-            .filter_map(|job| job.header().deadline)
+            .filter_map(|waiting| waiting.job.header().deadline)
             .min();
         state.expires = state
             .queue
@@ -695,8 +754,8 @@ impl<E: Engine> Expires for Pen<E> {
         let admitted = self.admit(&mut state);
         drop(state);
         self.announce(admitted);
-        for wake in wakes {
-            wake.wake(self);
+        for ended in ended {
+            self.answer(ended, deadline_exceeded);
         }
         again
     }

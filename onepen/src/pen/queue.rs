@@ -65,7 +65,7 @@ impl<E> Queue<E> {
         self.bytes -= bytes as usize;
         if self.dead > 64 && self.dead > self.live {
             for lane in &mut self.lanes {
-                lane.retain(|job| job.header().is_queued());
+                lane.retain(|job| job.header().is_waiting());
             }
             self.dead = 0;
         }
@@ -74,7 +74,7 @@ impl<E> Queue<E> {
     /// The lane that is next, after dropping cancelled jobs at the heads.
     fn next_lane(&mut self) -> Option<usize> {
         for lane in &mut self.lanes {
-            while lane.front().is_some_and(|job| !job.header().is_queued()) {
+            while lane.front().is_some_and(|job| !job.header().is_waiting()) {
                 lane.pop_front();
                 self.dead = self.dead.saturating_sub(1);
             }
@@ -112,7 +112,7 @@ impl<E> Queue<E> {
         self.lanes
             .iter()
             .flatten()
-            .filter(|job| job.header().is_queued())
+            .filter(|job| job.header().is_waiting())
     }
 
     pub(crate) fn earliest_deadline(&self) -> Option<Instant> {

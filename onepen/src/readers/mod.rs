@@ -11,10 +11,14 @@
 //! recovering or closing the log) is waited for there, within the caller's
 //! deadline, and never met inside a closure.
 
+mod cursor;
 mod desk;
+mod future;
 mod raw;
 mod slots;
 mod snapshot;
+mod stream;
+mod threads;
 mod tx;
 
 use std::sync::atomic::AtomicUsize;
@@ -25,6 +29,8 @@ use rusqlite::{Params, Row};
 use self::desk::Desks;
 use self::slots::{Entry, Slots};
 pub use self::snapshot::Snapshot;
+pub use self::stream::RowStream;
+use self::threads::Threads;
 pub use self::tx::{ReadTx, Statement};
 use crate::cancel::CancelToken;
 use crate::connection::{Connector, Role, is_contention, retry};
@@ -45,6 +51,7 @@ pub(crate) struct Readers {
     /// How many connections without a slot are in use.
     outside: AtomicUsize,
     snapshots: Mutex<Vec<Instant>>,
+    threads: Threads,
 }
 
 /// Limits of a call that also hold while its queries run.
@@ -74,6 +81,7 @@ impl Readers {
             open: Arc::default(),
             outside: AtomicUsize::new(0),
             snapshots: Mutex::new(Vec::new()),
+            threads: Threads::new(count),
         }
     }
 
@@ -167,7 +175,9 @@ impl Readers {
     /// Ends: waits for the reads that run, sends away those that wait, closes
     /// the connections. Snapshots live on until they are dropped.
     pub(crate) fn close(&self) {
-        for index in self.slots.close() {
+        let free = self.slots.close();
+        self.threads.close();
+        for index in free {
             // SAFETY: `Slots::close` says of each slot once that it is free and
             // will not be entered again, so we are its last owner.
             drop(unsafe { self.desks.replace(index, None) });
