@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::options::Options;
 use crate::pen::future::{Pending, Write, block_on};
 use crate::pen::job::{Kind, Priority, Ticket};
-use crate::readers::{ReadTx, Snapshot};
+use crate::readers::{ReadTx, RowStream, Snapshot};
 use crate::sqlite::SqliteEngine;
 use crate::tx::WriteTx;
 
@@ -25,14 +25,14 @@ use crate::tx::WriteTx;
 #[must_use = "a call does nothing until it is given something to do"]
 pub struct Call<'a> {
     database: &'a Database,
-    ticket: Ticket,
+    ticket: Arc<Ticket>,
 }
 
 impl<'a> Call<'a> {
     pub(crate) fn new(database: &'a Database) -> Self {
         Self {
             database,
-            ticket: database.shared.ticket.clone(),
+            ticket: Arc::clone(&database.shared.ticket),
         }
     }
 
@@ -40,28 +40,34 @@ impl<'a> Call<'a> {
     /// then runs on and returns its true outcome; a read is also ended while it
     /// runs.
     pub fn deadline(mut self, wait: Duration) -> Self {
-        self.ticket.patience = Some(wait);
-        self.ticket.deadline_is_own = true;
+        let ticket = self.ticket();
+        ticket.patience = Some(wait);
+        ticket.deadline_is_own = true;
         self
     }
 
     /// Which writes go first when several wait.
     pub fn priority(mut self, priority: Priority) -> Self {
-        self.ticket.priority = priority;
+        self.ticket().priority = priority;
         self
     }
 
     /// A name for the call, in its errors and in the errors of those who wait
     /// for it.
     pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
-        self.ticket.label = Some(label.into());
+        self.ticket().label = Some(label.into());
         self
     }
 
     /// A token that can end the call from another thread.
     pub fn cancel_with(mut self, token: &CancelToken) -> Self {
-        self.ticket.cancel = Some(token.clone());
+        self.ticket().cancel = Some(token.clone());
         self
+    }
+
+    /// This call's own, from the first setting on.
+    fn ticket(&mut self) -> &mut Ticket {
+        Arc::make_mut(&mut self.ticket)
     }
 
     pub(crate) fn options(&self) -> &'a Options {
@@ -275,6 +281,33 @@ impl<'a> Call<'a> {
     /// As there.
     pub fn snapshot(self) -> Result<Snapshot> {
         self.shared().readers()?.snapshot(&self.ticket)
+    }
+
+    /// [`Database::read_async`] with these settings.
+    pub fn read_async<T, F>(self, run: F) -> impl Future<Output = Result<T>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&ReadTx) -> Result<T> + Send + 'static,
+    {
+        let readers = self.shared().readers().map(Arc::clone);
+        let ticket = self.ticket;
+        async move { readers?.read_async(Arc::unwrap_or_clone(ticket), run).await }
+    }
+
+    /// [`Database::stream`] with these settings.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn stream<T, P, F>(self, sql: impl Into<String>, params: P, map: F) -> Result<RowStream<T>>
+    where
+        T: Send + 'static,
+        P: Params + Send + 'static,
+        F: FnMut(&Row<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
+        Ok(self
+            .shared()
+            .readers()?
+            .stream(Arc::unwrap_or_clone(self.ticket), sql, params, map))
     }
 
     fn future<T, C>(self, kind: Kind, call: C) -> Write<SqliteEngine, C, T>
@@ -563,6 +596,48 @@ impl Database {
     /// As [`read`](Self::read).
     pub fn snapshot(&self) -> Result<Snapshot> {
         self.shared.readers()?.snapshot(&self.shared.ticket)
+    }
+
+    /// [`read`](Self::read) for tasks: runs on a reader thread, and no executor
+    /// thread is blocked.
+    ///
+    /// # Cancel safety
+    /// Nothing is queued before the first poll. Dropping the future keeps a
+    /// queued read from running and interrupts one that runs.
+    pub fn read_async<T, F>(&self, run: F) -> impl Future<Output = Result<T>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&ReadTx) -> Result<T> + Send + 'static,
+    {
+        self.with().read_async(run)
+    }
+
+    /// The rows of a query, a few at a time, all of one committed state: for
+    /// results that are too large to load. An [`Iterator`] for threads and a
+    /// [`Stream`](futures_core::Stream) for tasks.
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// let numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+    ///                SELECT i FROM n";
+    /// let mut sum = 0;
+    /// for row in db.stream(numbers, (100_000,), |row| row.get::<_, i64>(0))? {
+    ///     sum += row?;
+    /// }
+    /// assert_eq!(sum, 5_000_050_000);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forked`]. Everything else is an item of the rows, the last.
+    pub fn stream<T, P, F>(&self, sql: impl Into<String>, params: P, map: F) -> Result<RowStream<T>>
+    where
+        T: Send + 'static,
+        P: Params + Send + 'static,
+        F: FnMut(&Row<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.with().stream(sql, params, map)
     }
 
     /// Queues a write and returns at once. The handle can be awaited, asked, or

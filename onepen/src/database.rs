@@ -40,7 +40,7 @@ pub(crate) struct Shared {
     pub(crate) connector: Arc<Connector>,
     wal: Arc<WalLevel>,
     /// What a call that says nothing about itself is given.
-    pub(crate) ticket: Ticket,
+    pub(crate) ticket: Arc<Ticket>,
     writer: Mutex<Option<JoinHandle<()>>>,
     closed: AtomicBool,
     born: u32,
@@ -152,7 +152,7 @@ impl Shared {
             readers,
             checkpointer: None,
             wal,
-            ticket,
+            ticket: Arc::new(ticket),
             writer: Mutex::new(None),
             closed: AtomicBool::new(false),
             born: crate::fork::born(),

@@ -81,6 +81,19 @@ impl Patience for Until<'_> {
 }
 
 impl CommitError {
+    /// Whether COMMIT was refused for what somebody did in the transaction, so
+    /// that the others may commit without him. A full disk is everybody's.
+    pub(crate) fn may_be_one_members_doing(&self) -> bool {
+        use rusqlite::ffi::{SQLITE_CONSTRAINT, SQLITE_CORRUPT, SQLITE_ERROR, SQLITE_INTERRUPT};
+        self.outcome == Outcome::NotCommitted
+            && self.error.sqlite_error().is_some_and(|error| {
+                matches!(
+                    error.extended_code & 0xff,
+                    SQLITE_CONSTRAINT | SQLITE_CORRUPT | SQLITE_ERROR | SQLITE_INTERRUPT
+                )
+            })
+    }
+
     pub(crate) fn to_error(&self) -> Error {
         Error::commit(&self.error, self.outcome)
     }

@@ -178,7 +178,7 @@ pub use migrate::Migrations;
 pub use options::{Durability, Journal, Options};
 pub use pen::WhenFull;
 pub use pen::job::Priority;
-pub use readers::{ReadTx, Snapshot, Statement};
+pub use readers::{ReadTx, RowStream, Snapshot, Statement};
 /// The SQLite binding whose types appear in this crate's interface.
 pub use rusqlite;
 pub use stats::{Histogram, Stats};

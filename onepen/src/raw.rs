@@ -279,6 +279,12 @@ pub(crate) fn owes_foreign_keys(connection: &Connection) -> bool {
     current != 0
 }
 
+/// How many rows the connection has changed since it was opened, modulo 2^32.
+pub(crate) fn total_changes(connection: &Connection) -> c_int {
+    // SAFETY: the handle is open.
+    unsafe { ffi::sqlite3_total_changes(connection.handle()) }
+}
+
 /// Resets every statement that foreign code left unfinished, and forgets the
 /// last row id, so that the next one sees neither.
 pub(crate) fn clean_up(connection: &Connection) {

@@ -325,16 +325,19 @@ impl SqliteEngine {
 
 /// What a failed COMMIT means.
 ///
-/// Only failures that SQLite reports before it asked the disk for anything, or
-/// after the disk took nothing (FULL is a write that did not happen), are
-/// certain. After any other the commit frame may be in the file, where the next
+/// Only failures that SQLite reports before it asked the disk for anything
+/// (CORRUPT is one met earlier in the transaction, INTERRUPT comes before the
+/// first instruction), or after the disk took nothing (FULL is a write that did
+/// not happen), are certain. After any other the commit frame may be in the file, where the next
 /// recovery will find it: `reliability` tests show exactly that for a failed
 /// fsync.
 pub(crate) fn outcome_of_failed_commit(code: i32) -> Outcome {
     match code & 0xff {
         ffi::SQLITE_BUSY
         | ffi::SQLITE_CONSTRAINT
+        | ffi::SQLITE_CORRUPT
         | ffi::SQLITE_FULL
+        | ffi::SQLITE_INTERRUPT
         | ffi::SQLITE_READONLY
         | ffi::SQLITE_MISUSE
         | ffi::SQLITE_ERROR => Outcome::NotCommitted,

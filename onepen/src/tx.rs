@@ -33,14 +33,18 @@ pub struct WriteTx<'a> {
     engine: &'a SqliteEngine,
     connection: &'a Connection,
     depth: Cell<u32>,
+    /// What the connection had changed before this closure began.
+    changed_before: i32,
 }
 
 impl<'a> WriteTx<'a> {
     pub(crate) fn new(engine: &'a SqliteEngine) -> Result<Self> {
+        let connection = engine.connection()?;
         Ok(Self {
             engine,
-            connection: engine.connection()?,
+            connection,
             depth: Cell::new(0),
+            changed_before: crate::raw::total_changes(connection),
         })
     }
 
@@ -133,8 +137,13 @@ impl<'a> WriteTx<'a> {
         self.connection.last_insert_rowid()
     }
 
-    /// How many rows the last statement changed.
+    /// How many rows the last statement of *this* closure changed; 0 before one.
     pub fn changes(&self) -> u64 {
+        // SQLite's count is the connection's: until something was changed here
+        // it is about a statement of somebody else.
+        if crate::raw::total_changes(self.connection) == self.changed_before {
+            return 0;
+        }
         self.connection.changes()
     }
 
@@ -144,6 +153,11 @@ impl<'a> WriteTx<'a> {
     /// # Errors
     /// What `part` returned.
     pub fn savepoint<T>(&self, part: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+        if self.connection.is_autocommit() {
+            // SAVEPOINT would begin a transaction here that looks like the lost
+            // one, and the pen would take it for the group's.
+            return Err(transaction_lost());
+        }
         let depth = self.depth.get();
         self.control(&format!("SAVEPOINT onepen_part_{depth}"))?;
         self.depth.set(depth + 1);
@@ -151,6 +165,10 @@ impl<'a> WriteTx<'a> {
         let result = part(self);
         std::mem::forget(open);
         self.depth.set(depth);
+        if self.connection.is_autocommit() {
+            // SQLite ended the transaction in there, and the savepoint with it.
+            return result.and_then(|_| Err(transaction_lost()));
+        }
         if result.is_err() {
             self.control(&format!("ROLLBACK TO onepen_part_{depth}"))?;
         }
@@ -167,10 +185,11 @@ impl<'a> WriteTx<'a> {
     }
 
     fn control(&self, sql: &str) -> Result<()> {
+        // Not from the statement cache: the authorizer judges a statement when
+        // it is prepared, so a closure could run what it found there.
         self.engine
-            .with_savepoints(|connection| connection.prepare_cached(sql)?.execute(()))?
-            .map_err(|error| self.explain(error))?;
-        Ok(())
+            .with_savepoints(|connection| connection.execute_batch(sql))?
+            .map_err(|error| self.explain(error))
     }
 
     /// The connection itself, for libraries that want one.
@@ -185,11 +204,24 @@ impl<'a> WriteTx<'a> {
     }
 
     pub(crate) fn explain(&self, error: rusqlite::Error) -> Error {
-        match self.engine.take_refusal() {
-            Some(reason) => Error::new(ErrorKind::NotAllowed, reason),
-            None => error.into(),
+        let refusal = self.engine.take_refusal();
+        // A reason may be left from a refusal that the closure saw on the
+        // connection itself: it explains no other failure.
+        let denied = error
+            .sqlite_error()
+            .is_some_and(|error| error.extended_code & 0xff == rusqlite::ffi::SQLITE_AUTH);
+        match refusal {
+            Some(reason) if denied => Error::new(ErrorKind::NotAllowed, reason),
+            _ => error.into(),
         }
     }
+}
+
+fn transaction_lost() -> Error {
+    Error::new(
+        ErrorKind::TransactionLost,
+        "SQLite has rolled the transaction back, so the closure cannot go on",
+    )
 }
 
 /// A part that panicked: undone, as far as SQLite still lets us.

@@ -1,2 +1,32 @@
-//! placeholder
-fn main() {}
+//! The project's own chores: `cargo xtask <verb>`.
+
+mod compare;
+
+const USAGE: &str = "\
+usage: cargo xtask <verb> [options]
+
+  compare   all contenders of the table \"Must reach\", alternating in one run
+            (`cargo xtask compare --help`)
+";
+
+fn main() {
+    let mut words = std::env::args().skip(1);
+    let outcome = match words.next().as_deref() {
+        Some("compare") => compare::main(words.collect()),
+        Some("help" | "--help" | "-h") => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        other => {
+            match other {
+                Some(verb) => eprintln!("there is no verb `{verb}`\n\n{USAGE}"),
+                None => eprint!("{USAGE}"),
+            }
+            std::process::exit(2);
+        }
+    };
+    if let Err(error) = outcome {
+        eprintln!("cargo xtask: {error}");
+        std::process::exit(1);
+    }
+}

@@ -99,7 +99,7 @@ fn already_taken() -> Error {
 pub(crate) enum Write<E: Engine, C, T> {
     New {
         pen: Result<Arc<Pen<E>>>,
-        ticket: Ticket,
+        ticket: Arc<Ticket>,
         kind: Kind,
         call: C,
     },

@@ -20,7 +20,9 @@
 //! SQLite may end the transaction under a member (`ON CONFLICT ROLLBACK`, an
 //! interrupted write, an I/O error). Then everybody before that member is run
 //! again as a group, and that member in a transaction of its own, where its
-//! rollback is nobody else's business.
+//! rollback is nobody else's business. A COMMIT that is refused for what one of
+//! the members did (SQLite refuses every COMMIT after a statement has met
+//! corruption) has the same end: each is run again in a transaction of its own.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -479,13 +481,21 @@ fn run_begun_alone<E: Engine>(engine: &mut E, group: &mut Group<E>) {
 }
 
 /// Commits, and answers every member: with what it returned, or, all alike,
-/// with what became of the COMMIT.
+/// with what became of the COMMIT. When the COMMIT was refused for something
+/// that one of them did, they are put back in line, each for itself.
 fn commit<E: Engine>(engine: &mut E, group: &mut Group<E>) {
     if let Err(failed) = engine.commit(&Until {
         deadline: None,
         cancel: None,
     }) {
         engine.rollback();
+        if failed.may_be_one_members_doing() && group.members.len() > 1 {
+            // Which member's is not known, so each answers for itself alone.
+            for job in group.members.drain(..).rev() {
+                group.claimed.push_front(Claimed { job, alone: true });
+            }
+            return;
+        }
         for job in &group.members {
             job.fail(failed.to_error().with_label(job.header().label.clone()));
         }
@@ -533,6 +543,7 @@ fn foreign_keys() -> Error {
 struct Bounds {
     members_left: usize,
     bytes_left: usize,
+    /// `None`: time does not end it.
     until: Option<Instant>,
     closed: bool,
 }

@@ -8,6 +8,7 @@ use rusqlite::{Connection, Params, Row};
 
 use super::raw::ReadConnection;
 use crate::error::{Error, Result};
+use crate::query;
 
 /// A prepared statement of a read, from the connection's cache and back to it
 /// when dropped.
@@ -102,10 +103,7 @@ impl ReadTx {
         P: Params,
         F: FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     {
-        self.connection()
-            .prepare_cached(sql)
-            .and_then(|mut statement| statement.query_row(params, map))
-            .map_err(|error| self.failed(error))
+        query::row(self.connection(), sql, params, map).map_err(|error| self.failed(error))
     }
 
     /// The first row of a query, if there is one.
@@ -117,13 +115,7 @@ impl ReadTx {
         P: Params,
         F: FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     {
-        let mut statement = self.prepare(sql)?;
-        let mut rows = statement
-            .query(params)
-            .map_err(|error| self.failed(error))?;
-        rows.next()
-            .and_then(|row| row.map(map).transpose())
-            .map_err(|error| self.failed(error))
+        query::row_optional(self.connection(), sql, params, map).map_err(|error| self.failed(error))
     }
 
     /// Calls `each` for every row of a query, one after the other; nothing is
@@ -131,19 +123,15 @@ impl ReadTx {
     ///
     /// # Errors
     /// Whatever SQLite or `each` say.
-    pub fn query_each<P, F>(&self, sql: &str, params: P, mut each: F) -> Result<()>
+    pub fn query_each<P, F>(&self, sql: &str, params: P, each: F) -> Result<()>
     where
         P: Params,
         F: FnMut(&Row<'_>) -> Result<()>,
     {
-        let mut statement = self.prepare(sql)?;
-        let mut rows = statement
-            .query(params)
-            .map_err(|error| self.failed(error))?;
-        while let Some(row) = rows.next().map_err(|error| self.failed(error))? {
-            each(row).map_err(|error| self.explained(error))?;
-        }
-        Ok(())
+        query::each(self.connection(), sql, params, each, |error| {
+            self.failed(error)
+        })
+        .map_err(|error| self.explained(error))
     }
 
     /// All rows of a query.
@@ -165,11 +153,7 @@ impl ReadTx {
         P: Params,
         F: FnMut(&Row<'_>) -> rusqlite::Result<T>,
     {
-        let mut statement = self.prepare(sql)?;
-        statement
-            .query_map(params, map)
-            .and_then(Iterator::collect)
-            .map_err(|error| self.failed(error))
+        query::map(self.connection(), sql, params, map).map_err(|error| self.failed(error))
     }
 
     /// Prepares a statement, or finds it in the connection's cache.
