@@ -85,6 +85,16 @@ enum Tried {
     Elsewhere,
 }
 
+impl Tried {
+    #[cfg_attr(not(feature = "tracing"), expect(dead_code, reason = "only told"))]
+    fn held(self) -> Duration {
+        match self {
+            Self::Reset(held) => held,
+            Self::Reading | Self::Pinned | Self::Elsewhere => Duration::ZERO,
+        }
+    }
+}
+
 impl Checkpointer {
     pub(crate) fn start(
         pen: Arc<Pen<SqliteEngine>>,
@@ -241,6 +251,13 @@ impl Checkpointer {
             Tried::Reading
         };
         drop(hold);
+        event!(
+            DEBUG,
+            "checkpoint",
+            database = &*self.connector.name,
+            reset = matches!(tried, Tried::Reset(_)),
+            held_us = tried.held().as_micros() as u64
+        );
         let mut pinned = self.pinned();
         match tried {
             Tried::Reset(_) => *pinned = None,
