@@ -306,7 +306,11 @@ fn run_turn<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>) {
             run_begun_alone(engine, group);
         } else {
             match pass(pen, engine, group, &mut bounds, wary) {
-                Pass::Everybody => commit(engine, group),
+                Pass::Everybody => {
+                    // Whoever is queued from here on is in a later group.
+                    pen.next_epoch();
+                    commit(engine, group);
+                }
                 Pass::FirstFailed => group.wary = WARY_GROUPS,
                 Pass::Again => {
                     group.wary = WARY_GROUPS;
@@ -340,7 +344,6 @@ fn run_turn<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>) {
         held_us = held.as_micros() as u64
     );
     pen.tally.turn(group.last_size, held);
-    pen.next_epoch();
 }
 
 /// Puts everybody who ran back in line, in order; the culprit by itself.

@@ -262,9 +262,7 @@ impl<E: Engine> Pen<E> {
     {
         let ran = borrowed::with_job(ticket, kind, call, |job| {
             let answer = job.answer();
-            let word = self.epoch.load(Ordering::Relaxed) % WORDS as u8;
-            answer.header().word.store(word, Ordering::Relaxed);
-            let word = &self.words[word as usize];
+            let mut word = self.choose_word(answer.header());
             if let Err(refused) = self.enqueue(ticket, job.member()) {
                 return Ok(Err(refused));
             }
@@ -274,9 +272,21 @@ impl<E: Engine> Pen<E> {
                     return ran;
                 }
                 word.wait(seen, None);
+                // Woken with the group before ours: sleep with our own, where
+                // nobody is woken again for the others' sake.
+                word = self.choose_word(answer.header());
             }
         });
         unwrap_ran(ran)
+    }
+
+    /// The word for a job that is queued now. A job that moves is not missed:
+    /// [`Wake::add`] reads the word after the answer is final, we look at the
+    /// answer after the word is stored, and both in one total order.
+    fn choose_word(&self, header: &job::Header) -> &WaitWord {
+        let word = self.epoch.load(Ordering::Relaxed) % WORDS as u8;
+        header.word.store(word, Ordering::SeqCst);
+        &self.words[word as usize]
     }
 
     /// Puts a job at the end of the queue, or of the lobby when the queue is at
@@ -628,11 +638,11 @@ pub(crate) struct Wake {
 impl Wake {
     /// Makes the answer of `job` final.
     pub(crate) fn add<E>(&mut self, job: &dyn Member<E>) {
-        let word = job.header().word.load(Ordering::Relaxed);
+        self.wakers.extend(job.finish());
+        let word = job.header().word.load(Ordering::SeqCst);
         if word != NO_WORD {
             self.words |= 1 << word;
         }
-        self.wakers.extend(job.finish());
     }
 
     /// Wakes them. Keeps the allocation for the next time.
