@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use crate::connection::{Connector, Role};
-use crate::engine::Until;
+use crate::engine::{Engine, Until};
 use crate::error::{Error, Result};
 use crate::pen::Pen;
 use crate::pen::job::{Kind, Priority, Ticket};
@@ -65,9 +65,34 @@ pub(crate) struct Checkpointer {
 
 /// What one checkpoint did (<https://www.sqlite.org/pragma.html#pragma_wal_checkpoint>).
 struct Progress {
-    /// Somebody was in the way of the reset.
+    /// Somebody was in the way.
     busy: bool,
-    held: Duration,
+    /// Frames in the log now, if it could be looked at.
+    log: Option<u32>,
+}
+
+/// What became of a try to reset the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tried {
+    /// It starts over. So long the pen was kept for it.
+    Reset(Duration),
+    /// Reads of this process went on for longer than they were waited for.
+    Reading,
+    /// Somebody who cannot be waited for reads it: a snapshot, or another
+    /// process.
+    Pinned,
+    /// Another process is copying it back, or resetting it.
+    Elsewhere,
+}
+
+impl Tried {
+    #[cfg_attr(not(feature = "tracing"), expect(dead_code, reason = "only told"))]
+    fn held(self) -> Duration {
+        match self {
+            Self::Reset(held) => held,
+            Self::Reading | Self::Pinned | Self::Elsewhere => Duration::ZERO,
+        }
+    }
 }
 
 impl Checkpointer {
@@ -134,12 +159,14 @@ impl Checkpointer {
         let mut pause: Option<Duration> = None;
         let mut last = Instant::now();
         let mut hold = self.connector.options.reader_hold;
+        // Nobody may ever write, and reads are slower the longer the log is.
+        let mut left_behind = self.log_is_longer_than(limit);
         loop {
             let seen = self.wal.bell().current();
             if self.stop.load(Ordering::SeqCst) {
                 return;
             }
-            if self.wal.frames() < limit && pause.is_none() {
+            if self.wal.frames() < limit && pause.is_none() && !left_behind {
                 self.wal.ring_at(limit);
                 // A commit between the look and the bell would not be heard.
                 if self.wal.frames() < limit {
@@ -147,22 +174,29 @@ impl Checkpointer {
                 }
                 continue;
             }
-            pause = match self.reset(&mut connection, hold) {
-                Ok(Some(held)) => {
+            left_behind = false;
+            let usual = self.connector.options.reader_hold;
+            let longer = || pause.map_or(RETRY_FIRST, |pause| (pause * 2).min(RETRY_LONGEST));
+            pause = match self.reset(&mut connection, limit, hold) {
+                Ok(Tried::Reset(held)) => {
                     if held * RESET_SHARE > last.elapsed() {
                         limit = limit.saturating_mul(2).min(most);
                     }
                     last = Instant::now();
-                    hold = self.connector.options.reader_hold;
+                    hold = usual;
                     None
                 }
-                // Pinned, or an error that a later try may not meet.
                 // Reads that overlap and each take longer than the hold would keep
                 // the log for ever, so the hold grows with every try.
-                Ok(None) | Err(_) => {
-                    hold = (hold * 2).min(self.connector.options.reader_hold * MOST_HOLD);
-                    Some(pause.map_or(RETRY_FIRST, |pause| (pause * 2).min(RETRY_LONGEST)))
+                Ok(Tried::Reading) => {
+                    hold = (hold * 2).min(usual * MOST_HOLD);
+                    Some(longer())
                 }
+                // To hold readers for longer would not help against those; an
+                // error may not be met by a later try.
+                Ok(Tried::Pinned) | Err(_) => Some(longer()),
+                // They are soon done.
+                Ok(Tried::Elsewhere) => Some(RETRY_FIRST),
             };
             if let Some(pause) = pause {
                 self.wal
@@ -172,13 +206,22 @@ impl Checkpointer {
         }
     }
 
-    /// Copies back and resets. If the log now starts over, says for how long
-    /// that kept the pen.
+    /// Whether there is a long log at the start, before any commit of ours tells
+    /// its length: a crashed program's, or another process's. By its file, and by
+    /// the usual size of pages; it is only about looking into it.
+    fn log_is_longer_than(&self, pages: u32) -> bool {
+        let mut log = self.connector.path.clone().into_os_string();
+        log.push("-wal");
+        std::fs::metadata(log).is_ok_and(|log| log.len() > u64::from(pages) * 4096)
+    }
+
+    /// Copies back and resets.
     fn reset(
         &self,
         connection: &mut Option<Connection>,
+        limit: u32,
         hold_readers: Duration,
-    ) -> Result<Option<Duration>> {
+    ) -> Result<Tried> {
         let connection = match connection {
             Some(connection) => connection,
             none => {
@@ -189,37 +232,45 @@ impl Checkpointer {
                 none.insert(self.connector.open(Role::Checkpointer, &patience)?)
             }
         };
-        checkpoint(connection, "PASSIVE")?;
+        match checkpoint(connection, "PASSIVE")?.log {
+            None => return Ok(Tried::Elsewhere),
+            // Another process has reset it since our last commit.
+            Some(log) if log < limit => {
+                self.wal.found(log);
+                *self.pinned() = None;
+                return Ok(Tried::Reset(Duration::ZERO));
+            }
+            Some(_) => {}
+        }
         // First the readers, while writers go on; only then, for the moment that
         // the reset itself takes, the pen.
         let hold = self.readers.hold(hold_readers);
-        let progress = if hold.drained() {
+        let tried = if hold.drained() {
             self.restart(connection)?
         } else {
-            Progress {
-                busy: true,
-                held: Duration::ZERO,
-            }
+            Tried::Reading
         };
         drop(hold);
         event!(
             DEBUG,
             "checkpoint",
             database = &*self.connector.name,
-            reset = !progress.busy,
-            held_us = progress.held.as_micros() as u64
+            reset = matches!(tried, Tried::Reset(_)),
+            held_us = tried.held().as_micros() as u64
         );
         let mut pinned = self.pinned();
-        *pinned = if progress.busy {
-            pinned.or_else(|| Some(Instant::now()))
-        } else {
-            None
-        };
-        Ok((!progress.busy).then_some(progress.held))
+        match tried {
+            Tried::Reset(_) => *pinned = None,
+            Tried::Reading | Tried::Pinned => {
+                pinned.get_or_insert_with(Instant::now);
+            }
+            Tried::Elsewhere => {}
+        }
+        Ok(tried)
     }
 
     /// Copies back the rest and resets, in the pen's turn.
-    fn restart(&self, connection: &mut Connection) -> Result<Progress> {
+    fn restart(&self, connection: &mut Connection) -> Result<Tried> {
         let ticket = Ticket {
             priority: Priority::High,
             label: Some("checkpoint".into()),
@@ -229,16 +280,29 @@ impl Checkpointer {
             ..Ticket::default()
         };
         let far_over = self.wal.frames() / TRUNCATE_OVER >= self.connector.options.wal_pages;
-        self.pen.write(&ticket, Kind::Maintenance, move |_engine| {
+        let mode = if far_over { "TRUNCATE" } else { "RESTART" };
+        self.pen.write(&ticket, Kind::Maintenance, move |engine| {
             let started = Instant::now();
-            let progress = checkpoint(connection, if far_over { "TRUNCATE" } else { "RESTART" })?;
-            if !progress.busy {
+            // Under SQLite's write lock no process adds to the log, so that all
+            // of it is copied, and whoever writes next, here or elsewhere, finds
+            // it so and starts over. Without the lock a reset beside a busy
+            // writer of another process is a matter of luck.
+            engine.begin(&Until {
+                deadline: started.checked_add(PEN_WAIT),
+                cancel: None,
+            })?;
+            let copied = checkpoint(connection, "PASSIVE");
+            engine.rollback();
+            let Some(before) = copied?.log else {
+                return Ok(Tried::Elsewhere);
+            };
+            let after = checkpoint(connection, mode)?;
+            // It is also a reset if another process wrote first.
+            if !after.busy || after.log.is_some_and(|log| log < before) {
                 self.wal.restarted();
+                return Ok(Tried::Reset(started.elapsed()));
             }
-            Ok(Progress {
-                held: started.elapsed(),
-                ..progress
-            })
+            Ok(Tried::Pinned)
         })
     }
 }
@@ -247,7 +311,8 @@ fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<Progress>
     connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), (), |row| {
         Ok(Progress {
             busy: row.get::<_, i64>(0)? != 0,
-            held: Duration::ZERO,
+            // −1 when another checkpoint runs.
+            log: u32::try_from(row.get::<_, i64>(1)?).ok(),
         })
     })
 }

@@ -12,7 +12,8 @@
 //! such a child may do nothing but `exec`.
 //!
 //! In the child even dropping a handle must not close its connections: the last
-//! one to close removes the log.
+//! one to close removes the log. And because they stay, the child cannot open
+//! the same file again either ([`crate::registry`] says why).
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -37,8 +38,8 @@ pub(crate) fn check(born: u32) -> Result<()> {
 fn forked() -> Error {
     Error::new(
         ErrorKind::Forked,
-        "the database was opened before this process was forked; open it again in the child \
-         (the parent's handle is unharmed)",
+        "the database was opened before this process was forked, and can be used in the parent \
+         alone (where it is unharmed); fork first and open it after, or let the child exec",
     )
 }
 
@@ -144,6 +145,6 @@ mod tests {
     fn the_refusal_says_what_to_do() {
         let error = check(born().wrapping_sub(1)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Forked);
-        assert!(error.to_string().contains("open it again in the child"));
+        assert!(error.to_string().contains("fork first and open it after"));
     }
 }

@@ -224,8 +224,10 @@ impl Options {
 
     /// How many pages the write-ahead log may hold before it is reset, and how
     /// long new readers are held back for that at first; when running reads
-    /// outlast this, the next try holds twice as long, up to 32 times. The log
-    /// grows beyond the limit only while readers keep it from being reset.
+    /// outlast this, the next try holds twice as long, up to 32 times. Writers
+    /// are not stopped while the log is being copied back, so what they write
+    /// meanwhile comes on top; otherwise it grows beyond the limit only while
+    /// readers keep it from being reset.
     /// Default: 4,096 pages, 20 ms.
     pub fn wal_limit(mut self, pages: u32, hold_readers: Duration) -> Self {
         self.wal_pages = pages.max(16);

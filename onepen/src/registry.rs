@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use rusqlite::{Connection, OpenFlags};
 
+use crate::connection::Connector;
 use crate::database::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{self, FileId};
@@ -19,10 +20,39 @@ use crate::options::Options;
 /// A file's place. Its lock is held while the file is being opened, so that two
 /// threads that open it together get the same thing, and so that opening one
 /// file, which may wait for other processes, does not delay opening another.
-type Place = Arc<Mutex<Weak<Shared>>>;
+struct Place {
+    seat: Mutex<Seat>,
+    /// The process it belongs to ([`crate::fork`]).
+    born: u32,
+}
 
-fn places() -> MutexGuard<'static, HashMap<FileId, Place>> {
-    static PLACES: OnceLock<Mutex<HashMap<FileId, Place>>> = OnceLock::new();
+#[derive(Default)]
+struct Seat {
+    shared: Weak<Shared>,
+    /// Lives as long as any connection to the file does: snapshots outlive
+    /// their handles, and a forked child closes nothing.
+    connector: Weak<Connector>,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self {
+            seat: Mutex::default(),
+            born: crate::fork::born(),
+        }
+    }
+}
+
+impl Place {
+    fn is_in_use(&self) -> bool {
+        self.seat
+            .try_lock()
+            .map_or(true, |seat| seat.connector.strong_count() > 0)
+    }
+}
+
+fn places() -> MutexGuard<'static, HashMap<FileId, Arc<Place>>> {
+    static PLACES: OnceLock<Mutex<HashMap<FileId, Arc<Place>>>> = OnceLock::new();
     PLACES
         .get_or_init(Mutex::default)
         .lock()
@@ -48,24 +78,44 @@ pub(crate) fn find_or_open(
     };
     let place = {
         let mut places = places();
-        places.retain(|_, place| Arc::strong_count(place) > 1 || is_alive(place));
-        Arc::clone(places.entry(id).or_default())
+        places.retain(|_, place| Arc::strong_count(place) > 1 || place.is_in_use());
+        let place = places.entry(id).or_default();
+        if crate::fork::check(place.born).is_err() {
+            if place.is_in_use() {
+                return Err(inherited(path));
+            }
+            *place = Arc::default();
+        }
+        Arc::clone(place)
     };
-    let mut shared = place.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(shared) = shared.upgrade().filter(|shared| !shared.is_closed()) {
+    let mut seat = place.seat.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(shared) = seat.shared.upgrade().filter(|shared| !shared.is_closed()) {
         share(&shared, options)?;
         return Ok(shared);
     }
     let opened = open(options)?;
-    *shared = Arc::downgrade(&opened);
+    *seat = Seat {
+        shared: Arc::downgrade(&opened),
+        connector: Arc::downgrade(&opened.connector),
+    };
     drop(made);
     Ok(opened)
 }
 
-fn is_alive(place: &Place) -> bool {
-    place
-        .try_lock()
-        .map_or(true, |shared| shared.strong_count() > 0)
+/// SQLite knows by device and inode which locks this process has on a file, and
+/// in a child that knowledge is the parent's: a new connection believes that it
+/// has locks which the kernel gave to the parent alone. It does not lock, others
+/// do not see it, and remove the log under it.
+fn inherited(path: &Path) -> Error {
+    Error::new(
+        ErrorKind::Forked,
+        format!(
+            "{}: was open when this process was forked, and cannot be opened safely in the child: \
+             SQLite would take the parent's locks for its own; drop every handle to it before \
+             the fork and open it after, or let the child exec",
+            path.display()
+        ),
+    )
 }
 
 fn share(shared: &Shared, mut options: Options) -> Result<()> {

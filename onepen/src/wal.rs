@@ -26,14 +26,18 @@ impl WalLevel {
         }
     }
 
-    /// After a commit, in the writer's thread: two loads and a store.
+    /// After a commit, in the writer's thread.
+    ///
+    /// Sequentially consistent, as is `ring_at`: either we see the new threshold
+    /// and that it has not rung, or the checkpointer, which looks at `frames`
+    /// after `ring_at` and before it sleeps, sees ours.
     pub(crate) fn committed(&self, frames: u32) {
-        self.frames.store(frames, Ordering::Relaxed);
-        if frames > self.max.load(Ordering::Relaxed) {
-            self.max.store(frames, Ordering::Relaxed);
+        self.frames.store(frames, Ordering::SeqCst);
+        if frames > self.max.load(Ordering::SeqCst) {
+            self.max.store(frames, Ordering::SeqCst);
         }
-        if frames >= self.threshold.load(Ordering::Relaxed)
-            && !self.rung.swap(true, Ordering::Relaxed)
+        if frames >= self.threshold.load(Ordering::SeqCst)
+            && !self.rung.swap(true, Ordering::SeqCst)
         {
             self.bell.advance();
         }
@@ -41,14 +45,19 @@ impl WalLevel {
 
     /// A checkpoint reset the log: the next commit starts at its beginning.
     pub(crate) fn restarted(&self) {
-        self.frames.store(0, Ordering::Relaxed);
-        self.resets.fetch_add(1, Ordering::Relaxed);
+        self.frames.store(0, Ordering::SeqCst);
+        self.resets.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The log has so many frames: another process reset it.
+    pub(crate) fn found(&self, frames: u32) {
+        self.frames.store(frames, Ordering::SeqCst);
     }
 
     /// Rings when a commit reaches this many frames, once.
     pub(crate) fn ring_at(&self, frames: u32) {
-        self.threshold.store(frames, Ordering::Relaxed);
-        self.rung.store(false, Ordering::Relaxed);
+        self.threshold.store(frames, Ordering::SeqCst);
+        self.rung.store(false, Ordering::SeqCst);
     }
 
     pub(crate) fn bell(&self) -> &WaitWord {
@@ -56,14 +65,14 @@ impl WalLevel {
     }
 
     pub(crate) fn frames(&self) -> u32 {
-        self.frames.load(Ordering::Relaxed)
+        self.frames.load(Ordering::SeqCst)
     }
 
     pub(crate) fn max(&self) -> u32 {
-        self.max.load(Ordering::Relaxed)
+        self.max.load(Ordering::SeqCst)
     }
 
     pub(crate) fn resets(&self) -> u64 {
-        self.resets.load(Ordering::Relaxed)
+        self.resets.load(Ordering::SeqCst)
     }
 }
