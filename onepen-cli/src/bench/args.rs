@@ -9,6 +9,9 @@ use std::time::Duration;
 use super::driver::{Plan, Slice, WorkloadKind, WorkloadSpec};
 use super::ways::{self, About, Durability, Journal, Server};
 
+/// Async tasks, unless the user or a sweep says how many.
+const TASKS: u32 = 1_000;
+
 /// The ways of using SQLite side by side, on real files.
 #[derive(clap::Args, Debug)]
 pub struct Args {
@@ -40,9 +43,9 @@ pub struct Args {
     #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub processes: u32,
 
-    /// Tasks of each process in onepen-async
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub tasks: u32,
+    /// Tasks of each process in onepen-async [default: 1000; in a sweep as many as threads]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub tasks: Option<u32>,
 
     /// Threads of each process that read beside the writers
     #[arg(long, short, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=4096))]
@@ -168,6 +171,10 @@ impl Args {
             } else {
                 self.sweep.clone()
             },
+            tasks: match self.tasks {
+                None if self.sweep.is_empty() => Some(TASKS),
+                tasks => tasks,
+            },
             processes: self.processes,
             rounds: self.rounds,
             slice: Slice {
@@ -184,7 +191,7 @@ impl Args {
                 durability: self.durability,
                 threads: self.threads,
                 readers: self.readers,
-                tasks: self.tasks,
+                tasks: 0,
                 process: 0,
                 duration: self.duration,
                 seed: self.seed,

@@ -9,6 +9,8 @@ mod args;
 mod codes;
 mod driver;
 mod fsyncs;
+#[cfg(test)]
+mod planted;
 mod progress;
 mod random;
 mod report;
@@ -99,6 +101,8 @@ fn measure(
             .map_err(|fault| fault.to_string())?;
         plan.slice.workload.build(&path)?;
     }
+    // Before anything is said: from then on ctrl-C has its meaning.
+    let progress = Progress::new(plan)?;
     eprintln!(
         "Scratch databases in {} ({}); {} measurements, about {}.",
         scratch.parent().display(),
@@ -113,7 +117,6 @@ fn measure(
             scratch.file_system()
         );
     }
-    let progress = Progress::new(plan)?;
     let (points, interrupted) = driver::run(plan, scratch, &progress)?;
     progress.finish();
     let surroundings = Surroundings {

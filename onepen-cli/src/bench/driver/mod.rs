@@ -11,5 +11,7 @@ mod tally;
 
 pub use processes::worker;
 pub use rounds::{Plan, Point, Round, Watch, run};
+#[cfg(test)]
+pub use slice::run_opened;
 pub use slice::{Slice, WorkloadKind, WorkloadSpec};
 pub use tally::{Counted, Ran};

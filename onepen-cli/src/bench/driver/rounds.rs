@@ -18,11 +18,13 @@ pub struct Plan {
     pub ways: Vec<&'static About>,
     /// Numbers of writing threads, one point of the report each.
     pub threads: Vec<u32>,
+    /// Tasks of each process; as many as threads if not given.
+    pub tasks: Option<u32>,
     /// Processes.
     pub processes: u32,
     /// How often.
     pub rounds: u32,
-    /// All the rest; its way, threads and path are set for each slice.
+    /// All the rest; its way, threads, tasks and path are set for each slice.
     pub slice: Slice,
 }
 
@@ -47,7 +49,7 @@ pub struct Point {
 /// One slice and what it left.
 pub enum Round {
     /// It ran.
-    Ran(Ran, Verdict),
+    Ran(Box<Ran>, Verdict),
     /// It did not, and why.
     Failed(String),
 }
@@ -81,11 +83,14 @@ pub fn run(
                 let slice = Slice {
                     way: about.name.to_owned(),
                     threads: point.threads,
+                    tasks: plan.tasks.unwrap_or(point.threads),
                     seed: plan.slice.seed.wrapping_add(u64::from(round)),
                     ..plan.slice.clone()
                 };
                 let outcome = one(plan, slice, about, scratch, watch)
-                    .map_or_else(Round::Failed, |(ran, verdict)| Round::Ran(ran, verdict));
+                    .map_or_else(Round::Failed, |(ran, verdict)| {
+                        Round::Ran(Box::new(ran), verdict)
+                    });
                 let cut_short = !watch.go_on(Duration::ZERO);
                 // A slice that was cut short is better than nothing, and only than that.
                 if !cut_short || rounds.is_empty() {

@@ -276,7 +276,7 @@ impl WayReport {
             match round {
                 Round::Ran(figures, verdict) => {
                     report.judged(verdict);
-                    ran.push(figures);
+                    ran.push(*figures);
                 }
                 Round::Failed(why) => report.could_not_run = Some(why),
             }

@@ -71,7 +71,7 @@ fn bars(
              <rect class=\"rail\" x=\"0\" y=\"{4:.0}\" width=\"{WIDTH}\" height=\"10\" rx=\"2\"/>\
              <rect class=\"bar\" x=\"0\" y=\"{4:.0}\" width=\"{5:.1}\" height=\"10\" rx=\"2\"/></g>",
             color(report, way.way),
-            y + 14.0,
+            y + 13.0,
             escape(way.way),
             escape(&text),
             y + 19.0,
@@ -215,7 +215,7 @@ fn mark_time(micros: f64) -> String {
 /// Throughput against the number of writers, one line per way; both scales
 /// are logarithmic, or the ways below the fastest would be one line.
 pub fn throughput_lines(report: &Report) -> String {
-    let label = "Transactions per second against writing threads";
+    let label = "Transactions per second against writers";
     let points = &report.points;
     let rates = points
         .iter()
@@ -286,7 +286,7 @@ pub fn throughput_lines(report: &Report) -> String {
     }
     add!(
         content,
-        "<text class=\"mark\" x=\"{:.0}\" y=\"{}\">writing threads</text>",
+        "<text class=\"mark\" x=\"{:.0}\" y=\"{}\">writers</text>",
         f64::midpoint(left, right),
         bottom + 34.0
     );

@@ -212,11 +212,14 @@ impl Compiler<'_> {
                     "\\gset after a statement that answers no row",
                 ));
             }
-            Some(prefix) => prepared
-                .column_names()
-                .into_iter()
-                .map(|column| self.place(&format!("{prefix}{column}")))
-                .collect(),
+            Some(prefix) => (0..prepared.column_count())
+                .map(|column| {
+                    let name = prepared
+                        .column_name(column)
+                        .map_err(|error| ScriptError::new(line, error.to_string()))?;
+                    Ok(self.place(&format!("{prefix}{name}")))
+                })
+                .collect::<Result<_, _>>()?,
         };
         let writes = !prepared.readonly();
         Ok((

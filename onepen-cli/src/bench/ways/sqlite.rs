@@ -30,8 +30,9 @@ pub fn open(path: &Path, durability: Durability, timeout: Duration) -> Result<Co
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
-    // First of all: rusqlite sets 5 s by itself.
-    connection.busy_timeout(timeout)?;
+    // Opening is not what is measured: the first in a WAL database recovers it
+    // while the others must wait.
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.execute_batch(match durability {
         Durability::Full => "PRAGMA synchronous = FULL",
@@ -39,6 +40,7 @@ pub fn open(path: &Path, durability: Durability, timeout: Duration) -> Result<Co
     })?;
     // As onepen has them: the ways are not to differ in this.
     connection.execute_batch("PRAGMA foreign_keys = ON; PRAGMA cache_size = -8192")?;
+    connection.busy_timeout(timeout)?;
     Ok(connection)
 }
 
