@@ -1,2 +1,59 @@
-//! placeholder
-fn main() {}
+//! The command `onepen`: what can be said to it. What it does is in the rooms.
+
+mod bench;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// One SQLite database, any number of threads, tasks and processes.
+#[derive(Parser)]
+#[command(name = "onepen", version, about, long_about = None)]
+#[command(
+    help_template = "{about}\n\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"
+)]
+#[command(before_help = "\
+Examples:
+  onepen bench                                  all ways side by side, in half a minute
+  onepen bench --workload insert --threads 128  a heavier load of small writes
+  onepen bench --sweep 1,2,4,8,16 --html b.html throughput against writers, as a page
+  onepen bench --script tx.sql --db app.db      your transactions on a copy of your data
+")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Will SQLite hold my load, and which way of using it?
+    #[command(before_help = "\
+Examples:
+  onepen bench
+  onepen bench --workload tpcb --threads 64 --readers 4
+  onepen bench --ways pool,onepen --processes 4 --duration 2s
+  onepen bench --sweep 1,2,4,8,16,32 --html bench.html
+  onepen bench --script tx.sql --db app.db --json > bench.json
+  onepen bench --postgres postgres://me@localhost/bench
+")]
+    #[command(
+        help_template = "{about}\n\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"
+    )]
+    #[command(after_help = "\
+Exit status: 0 done; 1 an acknowledged update was lost or an invariant broken;
+2 wrong usage, or something could not run. Ctrl-C ends the run and shows what
+there is; a second one ends the program.")]
+    Bench(Box<bench::Args>),
+
+    /// One of the processes of `bench --processes`.
+    #[command(hide = true)]
+    BenchWorker,
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Bench(args) => bench::run(&args),
+        Command::BenchWorker if bench::worker() => ExitCode::SUCCESS,
+        Command::BenchWorker => ExitCode::FAILURE,
+    }
+}

@@ -1,0 +1,302 @@
+//! The command as its users call it: arguments, streams, exit codes.
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
+
+use common::{example, json, onepen, quick};
+
+#[test]
+fn help_shows_examples_before_everything_else() {
+    for arguments in [&["--help"][..], &["bench", "--help"]] {
+        let ran = onepen(arguments);
+        assert_eq!(ran.code, 0);
+        let examples = ran.stdout.find("Examples:").unwrap();
+        assert!(examples < ran.stdout.find("Usage:").unwrap());
+    }
+}
+
+#[test]
+fn the_list_has_every_way_and_every_workload() {
+    let ran = onepen(&["bench", "--list"]);
+    assert_eq!(ran.code, 0);
+    for name in [
+        "naive",
+        "timeout",
+        "wal+timeout",
+        "wal+immediate+retry",
+        "mutex",
+        "own+mutex",
+        "reopen",
+        "writer-thread",
+        "pool",
+        "onepen",
+        "onepen-async",
+        "postgres",
+        "insert",
+        "bank",
+        "tpcb",
+        "ycsb-a",
+        "ycsb-b",
+        "ycsb-c",
+        "ycsb-f",
+        "script",
+    ] {
+        let line = ran
+            .stdout
+            .lines()
+            .find(|line| line.split_whitespace().next() == Some(name))
+            .unwrap_or_else(|| panic!("{name} is not listed"));
+        assert!(line.len() > 30, "{line}");
+    }
+}
+
+#[test]
+fn wrong_usage_is_2_and_says_what_to_do() {
+    for (arguments, part) in [
+        (
+            &["--ways", "naive,nothing"][..],
+            "there is no way nothing; there are naive,",
+        ),
+        (&["--ways", "mutex,mutex"], "the way mutex is there twice"),
+        (&["--ways", "postgres"], "needs --postgres URL"),
+        (
+            &["--workload", "script"],
+            "needs --script FILE and --db FILE",
+        ),
+        (&["--workload", "nothing"], "possible values: insert, bank"),
+        (&["--threads", "0"], "not in 1..=4096"),
+        (&["--duration", "1ms"], "between 10ms and a day"),
+        (&["--threads", "2", "--sweep", "1,2"], "cannot be used with"),
+        (
+            &["--script", "nothing.sql", "--db", "nothing.db"],
+            "cannot read nothing.sql",
+        ),
+        (
+            &["--dir", "/nothing/there"],
+            "cannot make a scratch directory in /nothing/there",
+        ),
+        (
+            &["--postgres", "postgres://nobody@127.0.0.1:1/x"],
+            "cannot reach PostgreSQL",
+        ),
+    ] {
+        let ran = onepen(&[&["bench"], arguments].concat());
+        assert_eq!(ran.code, 2, "{arguments:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(part), "{arguments:?}: {}", ran.stderr);
+        assert_eq!(ran.stdout, "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn every_way_runs_every_workload_and_nothing_is_lost() {
+    for workload in [
+        "insert", "bank", "tpcb", "ycsb-a", "ycsb-b", "ycsb-c", "ycsb-f",
+    ] {
+        let report = json(&quick(&["--workload", workload, "--readers", "1"]));
+        let ways = report["points"][0]["ways"].as_array().unwrap();
+        assert_eq!(ways.len(), 11, "{workload}");
+        for way in ways {
+            assert_eq!(
+                way["could_not_run"],
+                serde_json::Value::Null,
+                "{workload} {way}"
+            );
+            assert_eq!(way["lost_updates"], 0, "{workload} {way}");
+            assert_eq!(way["readers"]["clients"], 1, "{workload} {way}");
+        }
+    }
+}
+
+#[test]
+fn processes_share_the_database_and_all_their_clients_are_counted() {
+    let ran = quick(&[
+        "--processes",
+        "2",
+        "--ways",
+        "wal+immediate+retry,pool",
+        "--durability",
+        "normal",
+    ]);
+    let report = json(&ran);
+    for way in report["points"][0]["ways"].as_array().unwrap() {
+        assert_eq!(way["clients"], 4, "{way}");
+        assert_eq!(way["lost_updates"], 0, "{way}");
+        assert!(way["committed"].as_u64().unwrap() > 0, "{way}");
+    }
+}
+
+#[test]
+fn without_a_terminal_nothing_moves_and_nothing_is_coloured() {
+    let ran = onepen(&[
+        "bench",
+        "-d",
+        "50ms",
+        "--rounds",
+        "1",
+        "-t",
+        "2",
+        "--tasks",
+        "2",
+        "--ways",
+        "naive,onepen",
+    ]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    for text in [&ran.stdout, &ran.stderr] {
+        assert!(!text.contains(['\x1b', '\r']), "{text:?}");
+    }
+    assert!(
+        ran.stdout.contains("tx/s") && ran.stdout.contains("p99.9"),
+        "{}",
+        ran.stdout
+    );
+    assert!(
+        ran.stderr.contains("Scratch databases in"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn the_scratch_directory_is_gone_afterwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    assert_eq!(quick(&["--ways", "mutex", "--dir", path]).code, 0);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[cfg(unix)]
+#[test]
+fn the_first_ctrl_c_ends_the_run_and_the_report_shows_what_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    for processes in ["1", "2"] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_onepen"))
+            .args([
+                "bench",
+                "--json",
+                "--ways",
+                "mutex,pool",
+                "-t",
+                "2",
+                "-d",
+                "600s",
+                "--processes",
+                processes,
+            ])
+            .arg("--dir")
+            .arg(dir.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        // From this line on, ctrl-C is listened for.
+        stderr.read_line(&mut line).unwrap();
+        assert!(line.contains("Scratch databases"), "{line}");
+        let kill = Command::new("kill")
+            .args(["-INT", &child.id().to_string()])
+            .status();
+        assert!(kill.unwrap().success());
+        let mut stdout = String::new();
+        child
+            .stdout
+            .take()
+            .unwrap()
+            .read_to_string(&mut stdout)
+            .unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{line}");
+        let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!(report["interrupted"], true);
+        // The second way never began.
+        assert_eq!(report["points"][0]["ways"][1]["rounds"], 0);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn the_chinook_example_runs_in_every_way_and_leaves_the_original_alone() {
+    let db = example("data/chinook.sqlite");
+    let original = fs::read(&db).unwrap();
+    let invariant = "SELECT count(*) FROM Invoice WHERE abs(Total - (SELECT sum(UnitPrice * Quantity) \
+                     FROM InvoiceLine AS l WHERE l.InvoiceId = Invoice.InvoiceId)) > 0.001";
+    let report = json(&quick(&[
+        "--script",
+        &example("chinook-invoice.sql"),
+        "--db",
+        &db,
+        "--read-script",
+        &example("chinook-look.sql"),
+        "--readers",
+        "1",
+        "--invariant",
+        invariant,
+    ]));
+    assert_eq!(report["settings"]["workload"], "script");
+    let ways = report["points"][0]["ways"].as_array().unwrap();
+    assert_eq!(ways.len(), 11);
+    for way in ways {
+        assert_eq!(way["violations"], serde_json::json!([]), "{way}");
+        assert_eq!(way["could_not_run"], serde_json::Value::Null, "{way}");
+        let only_busy = way["errors"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .all(|class| class.starts_with("SQLITE_BUSY"));
+        assert!(only_busy, "{way}");
+    }
+    assert!(
+        ways.iter()
+            .any(|way| way["committed"].as_u64().unwrap() > 0)
+    );
+    assert_eq!(fs::read(&db).unwrap(), original);
+    assert!(!fs::exists(format!("{db}-wal")).unwrap() && !fs::exists(format!("{db}-shm")).unwrap());
+}
+
+#[test]
+fn a_broken_invariant_is_exit_code_1_and_says_which_way() {
+    let ran = quick(&[
+        "--script",
+        &example("chinook-invoice.sql"),
+        "--db",
+        &example("data/chinook.sqlite"),
+        // Not one: every invoice adds to it.
+        "--invariant",
+        "SELECT count(*) FROM Invoice",
+        "--ways",
+        "mutex",
+    ]);
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert_eq!(
+        json(&ran)["points"][0]["ways"][0]["violations"][0],
+        "the invariant's query answers another value than before the run"
+    );
+}
+
+#[test]
+fn a_mistake_in_a_script_is_said_once_with_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("wrong.sql");
+    fs::write(&script, "SELECT 1;\nUPDATE Missing SET a = 1;\n").unwrap();
+    let ran = quick(&[
+        "--script",
+        script.to_str().unwrap(),
+        "--db",
+        &example("data/chinook.sqlite"),
+    ]);
+    assert_eq!(ran.code, 2);
+    assert!(
+        ran.stderr
+            .contains("the script, line 2: no such table: Missing"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(
+        ran.stderr.matches("no such table").count(),
+        1,
+        "{}",
+        ran.stderr
+    );
+}
