@@ -232,6 +232,7 @@ impl Checkpointer {
                 none.insert(self.connector.open(Role::Checkpointer, &patience)?)
             }
         };
+        self.readers.rest();
         match checkpoint(connection, "PASSIVE")?.log {
             None => return Ok(Tried::Elsewhere),
             // Another process has reset it since our last commit.

@@ -14,6 +14,8 @@
 mod cursor;
 mod desk;
 mod future;
+mod mark;
+mod pool;
 mod raw;
 mod slots;
 mod snapshot;
@@ -26,8 +28,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Params, Row};
 
-use self::desk::Desks;
-use self::slots::{Entry, Slots};
+use self::pool::Pool;
+use self::slots::Entry;
 pub use self::snapshot::Snapshot;
 pub use self::stream::RowStream;
 use self::threads::Threads;
@@ -42,8 +44,7 @@ use crate::sync::{Arc, Mutex, Ordering, lock};
 
 /// The readers of one database.
 pub(crate) struct Readers {
-    slots: Slots,
-    desks: Desks<ReadTx>,
+    pool: Arc<Pool>,
     connector: Arc<Connector>,
     /// Connections without a slot that nobody uses now.
     spare: Mutex<Vec<ReadTx>>,
@@ -52,6 +53,8 @@ pub(crate) struct Readers {
     outside: AtomicUsize,
     snapshots: Mutex<Vec<Instant>>,
     threads: Threads,
+    /// In which process, as [`crate::fork`] counts.
+    born: u32,
 }
 
 /// Limits of a call that also hold while its queries run.
@@ -74,14 +77,14 @@ impl Readers {
     pub(crate) fn new(connector: Arc<Connector>) -> Self {
         let count = connector.options.readers.max(1);
         Self {
-            slots: Slots::new(count),
-            desks: Desks::new(count),
+            pool: Arc::new(Pool::new(count)),
             connector,
             spare: Mutex::new(Vec::new()),
             open: Arc::default(),
             outside: AtomicUsize::new(0),
             snapshots: Mutex::new(Vec::new()),
             threads: Threads::new(count),
+            born: crate::fork::born(),
         }
     }
 
@@ -106,10 +109,12 @@ impl Readers {
         let mut access = self.enter(ticket, since)?;
         access.begin(ticket)?;
         let tx = access.tx();
-        f(tx).map_err(|error| tx.explained(error))
+        let answer = f(tx).map_err(|error| tx.explained(error));
+        access.fine = answer.is_ok();
+        answer
     }
 
-    /// The first row of a single query, without a transaction around it.
+    /// The first row of a single query, in a transaction of its own.
     #[inline]
     pub(crate) fn query_row<T, P: Params>(
         &self,
@@ -118,53 +123,41 @@ impl Readers {
         params: P,
         f: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        let access = self.enter(ticket, None)?;
-        let tx = access.tx();
-        let mut statement = match tx.connection().prepare_cached(sql) {
-            Ok(statement) => statement,
-            Err(error) => access.again(ticket, error, || tx.connection().prepare_cached(sql))?,
-        };
-        let mut rows = statement.query(params).map_err(|error| tx.failed(error))?;
-        let refused = match rows.next() {
-            Ok(Some(row)) => return f(row).map_err(|error| tx.failed(error)),
-            Ok(None) => return Err(tx.failed(rusqlite::Error::QueryReturnedNoRows)),
-            Err(error) => error,
-        };
-        drop(rows);
-        // The parameters stay bound, so the statement can be asked again.
-        let mut f = Some(f);
-        let answer = access.again(ticket, refused, || {
-            let mut rows = statement.raw_query();
-            let row = rows.next()?;
-            Ok(row.and_then(|row| f.take().map(|f| f(row))))
-        })?;
+        let mut access = self.enter(ticket, None)?;
+        access.begin_if_worth_it(ticket)?;
+        let answer = access.query_row(ticket, sql, params, f);
+        access.fine = answer.is_ok();
         answer
-            .unwrap_or(Err(rusqlite::Error::QueryReturnedNoRows))
-            .map_err(|error| tx.failed(error))
+    }
+
+    /// Ends the transactions that are open between reads only to serve the next
+    /// one, so that they do not keep the log from being copied back.
+    pub(crate) fn rest(&self) {
+        self.pool.rest();
     }
 
     /// Lets nobody start to read, and waits at most so long for those who read
     /// now (snapshots aside).
     pub(crate) fn hold(&self, at_most: Duration) -> Hold<'_> {
-        Hold(self.slots.hold(at_most))
+        Hold(self.pool.hold(at_most))
     }
 
     /// Like `hold`, until `let_go` on the same thread; says whether all who read
     /// have ended.
     pub(crate) fn hold_back(&self, at_most: Duration) -> bool {
-        let held = self.slots.hold(at_most);
+        let held = self.pool.hold(at_most);
         let drained = held.drained();
         std::mem::forget(held);
         drained
     }
 
     pub(crate) fn let_go(&self) {
-        self.slots.let_go_here();
+        self.pool.slots.let_go_here();
     }
 
     /// How many connections are in use now, snapshots included.
     pub(crate) fn in_use(&self) -> usize {
-        self.slots.in_use() + self.outside.load(Ordering::Relaxed)
+        self.pool.slots.in_use() + self.outside.load(Ordering::Relaxed)
     }
 
     /// How many connections are open.
@@ -175,25 +168,20 @@ impl Readers {
     /// Ends: waits for the reads that run, sends away those that wait, closes
     /// the connections. Snapshots live on until they are dropped.
     pub(crate) fn close(&self) {
-        let free = self.slots.close();
+        let free = self.pool.slots.close();
         self.threads.close();
         for index in free {
             // SAFETY: `Slots::close` says of each slot once that it is free and
             // will not be entered again, so we are its last owner.
-            drop(unsafe { self.desks.replace(index, None) });
+            drop(unsafe { self.pool.desks.replace(index, None) });
         }
         lock(&self.spare).clear();
     }
 
     /// What makes every use of these readers an error.
     #[inline]
-    #[expect(
-        clippy::unused_self,
-        clippy::unnecessary_wraps,
-        reason = "the fork check goes here"
-    )]
     fn check(&self) -> Result<()> {
-        Ok(())
+        crate::fork::check(self.born)
     }
 
     /// A connection for this thread, with the limits of its call on it.
@@ -206,7 +194,7 @@ impl Readers {
         } else {
             since
         };
-        let entry = match self.slots.own() {
+        let entry = match self.pool.slots.own() {
             Some(entry) => entry,
             None => self.enter_slowly(ticket, since)?,
         };
@@ -216,6 +204,9 @@ impl Readers {
             outside: None,
             since,
             began: false,
+            fresh: false,
+            fine: false,
+            unfit: false,
             watched: false,
         };
         if access.kept().is_none() {
@@ -229,8 +220,9 @@ impl Readers {
 
     #[cold]
     fn enter_slowly(&self, ticket: &Ticket, since: Option<Instant>) -> Result<Entry> {
-        self.slots
-            .any(ticket, since, |index| self.desks.is_filled(index))
+        self.pool
+            .slots
+            .any(ticket, since, |index| self.pool.desks.is_filled(index))
             .map_err(|error| self.connector.context(error))
     }
 
@@ -249,7 +241,7 @@ impl Readers {
     /// Keeps a connection for later, if it is fit and there is a later.
     fn put_away(&self, tx: ReadTx) {
         let mut spare = lock(&self.spare);
-        if !self.slots.is_closed() && spare.len() < self.connector.options.readers {
+        if !self.pool.slots.is_closed() && spare.len() < self.connector.options.readers {
             spare.push(tx);
         }
     }
@@ -272,7 +264,14 @@ struct Access<'a> {
     /// The connection of a read inside a read.
     outside: Option<ReadTx>,
     since: Option<Instant>,
+    /// A transaction is open.
     began: bool,
+    /// It was not open before.
+    fresh: bool,
+    /// All went well in it.
+    fine: bool,
+    /// The connection is not to be used again.
+    unfit: bool,
     watched: bool,
 }
 
@@ -282,7 +281,7 @@ impl Access<'_> {
         match self.entry {
             // SAFETY: we own the slot until `drop` leaves it, and change its
             // content only through `&mut self`.
-            Entry::Slot { index, .. } => unsafe { self.readers.desks.get(index).as_ref() },
+            Entry::Slot { index, .. } => unsafe { self.readers.pool.desks.get(index).as_ref() },
             Entry::Outside => self.outside.as_ref(),
         }
     }
@@ -295,7 +294,7 @@ impl Access<'_> {
     fn keep(&mut self, content: Option<ReadTx>) -> Option<ReadTx> {
         match self.entry {
             // SAFETY: as in `kept`; `&mut self` says that nobody looks at it.
-            Entry::Slot { index, .. } => unsafe { self.readers.desks.replace(index, content) },
+            Entry::Slot { index, .. } => unsafe { self.readers.pool.desks.replace(index, content) },
             Entry::Outside => std::mem::replace(&mut self.outside, content),
         }
     }
@@ -311,6 +310,20 @@ impl Access<'_> {
         Ok(())
     }
 
+    /// Leaves nothing in the slot.
+    #[cold]
+    fn put_away(&mut self) {
+        let tx = self.keep(None);
+        if self.entry == Entry::Outside
+            && let Some(tx) = tx
+        {
+            self.readers.outside.fetch_sub(1, Ordering::Relaxed);
+            if !self.unfit {
+                self.readers.put_away(tx);
+            }
+        }
+    }
+
     #[cold]
     fn watch(&mut self, ticket: &Ticket) -> Result<()> {
         let since = self.since.unwrap_or_else(Instant::now);
@@ -324,14 +337,78 @@ impl Access<'_> {
         Ok(())
     }
 
+    /// Starts a transaction of the present state, or goes on in one.
     #[inline]
     fn begin(&mut self, ticket: &Ticket) -> Result<()> {
-        let tx = self.tx();
-        if let Err(error) = tx.raw().begin() {
-            self.again(ticket, error, || tx.raw().begin())?;
+        if self.resume() {
+            return Ok(());
+        }
+        self.begin_anew(ticket)
+    }
+
+    /// The same for a single query, unless the query is likely to be the only
+    /// one of its state: then SQLite's own transaction is cheaper.
+    #[inline]
+    fn begin_if_worth_it(&mut self, ticket: &Ticket) -> Result<()> {
+        if self.resume() || self.entry == Entry::Outside || !self.tx().raw().is_quiet() {
+            return Ok(());
+        }
+        self.begin_anew(ticket)
+    }
+
+    #[inline]
+    fn resume(&mut self) -> bool {
+        let round = self.readers.pool.round();
+        self.began = self.tx().raw().resume(round);
+        self.began
+    }
+
+    #[inline(never)]
+    fn begin_anew(&mut self, ticket: &Ticket) -> Result<()> {
+        let round = self.readers.pool.round();
+        let raw = self.tx().raw();
+        if let Err(error) = raw.begin_lease(round)
+            && let Err(error) = self.again(ticket, error, || raw.begin_lease(round))
+        {
+            self.unfit = true;
+            return Err(error);
         }
         self.began = true;
+        self.fresh = true;
         Ok(())
+    }
+
+    #[inline]
+    fn query_row<T, P: Params>(
+        &self,
+        ticket: &Ticket,
+        sql: &str,
+        params: P,
+        f: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let tx = self.tx();
+        let connection = tx.raw().connection();
+        let mut statement = match connection.prepare_cached(sql) {
+            Ok(statement) => statement,
+            Err(error) => self.again(ticket, error, || connection.prepare_cached(sql))?,
+        };
+        let mut rows = statement.query(params).map_err(|error| tx.failed(error))?;
+        let refused = match rows.next() {
+            Ok(Some(row)) => return f(row).map_err(|error| tx.failed(error)),
+            Ok(None) => return Err(tx.failed(rusqlite::Error::QueryReturnedNoRows)),
+            Err(error) => error,
+        };
+        drop(rows);
+        // The parameters stay bound, so the statement can be asked again.
+        let mut f = Some(f);
+        let answer = self.again(ticket, refused, || {
+            let mut rows = statement.raw_query();
+            let row = rows.next()?;
+            Ok(row.and_then(|row| f.take().map(|f| f(row))))
+        })?;
+        answer
+            .unwrap_or(Err(rusqlite::Error::QueryReturnedNoRows))
+            .map_err(|error| tx.failed(error))
     }
 
     /// Does `attempt` again, if what refused it is a lock of somebody else,
@@ -355,23 +432,23 @@ impl Access<'_> {
 impl Drop for Access<'_> {
     #[inline]
     fn drop(&mut self) {
-        let mut fit = true;
         if self.watched {
             self.tx().raw().unwatch();
         }
+        let in_slot = self.entry != Entry::Outside;
         if self.began {
-            fit = self.tx().raw().end();
-        }
-        if !fit || self.entry == Entry::Outside || self.readers.slots.is_closed() {
-            let tx = self.keep(None);
-            if self.entry == Entry::Outside && tx.is_some() {
-                self.readers.outside.fetch_sub(1, Ordering::Relaxed);
-                if let (true, Some(tx)) = (fit, tx) {
-                    self.readers.put_away(tx);
+            if in_slot && self.fine && self.tx().raw().leave_open() {
+                if self.fresh {
+                    self.readers.pool.expect_caretaker();
                 }
+            } else {
+                self.unfit |= !self.tx().raw().end();
             }
         }
-        self.readers.slots.leave(self.entry);
+        if !in_slot || self.unfit || self.readers.pool.slots.is_closed() {
+            self.put_away();
+        }
+        self.readers.pool.slots.leave(self.entry);
     }
 }
 

@@ -4,13 +4,14 @@
 //! statements prepared once, cannot be made to write, and is left without a
 //! running statement, whatever the code that borrowed it did.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ffi};
 
+use super::mark::{CommitMark, Mark};
 use crate::engine::{GiveUp, Patience};
 use crate::error::{Error, ErrorKind, Waited, WaitedFor};
 
@@ -30,6 +31,23 @@ pub(super) struct ReadConnection {
     /// On the heap, because SQLite has a pointer to it.
     guard: Box<Guard>,
     watch: RefCell<Option<Box<Watch>>>,
+    lease: Lease,
+}
+
+/// What is known of a transaction that is left open between two reads.
+#[derive(Default)]
+struct Lease {
+    /// Where commits show, once that was looked for.
+    commits: OnceCell<Option<CommitMark>>,
+    /// A transaction is open and nobody reads in it.
+    open: Cell<bool>,
+    /// The state that the transaction sees, or that the last read outside of one
+    /// saw at least.
+    mark: Cell<Option<Mark>>,
+    /// The round in which the transaction began.
+    round: Cell<u32>,
+    /// Somebody had the means to leave a statement running.
+    loose: Cell<bool>,
 }
 
 /// What the authorizer needs to know.
@@ -77,6 +95,7 @@ impl ReadConnection {
                 ours: Cell::new(false),
             }),
             watch: RefCell::new(None),
+            lease: Lease::default(),
         };
         // SAFETY: the handle is open; the guard is on the heap, and `drop` takes
         // the authorizer away before the guard goes.
@@ -97,6 +116,13 @@ impl ReadConnection {
         &self.connection
     }
 
+    /// Says that statements go to foreign hands.
+    #[inline]
+    pub(super) fn lend(&self) -> &Connection {
+        self.lease.loose.set(true);
+        &self.connection
+    }
+
     fn handle(&self) -> *mut ffi::sqlite3 {
         // SAFETY: only ever passed to calls that do not close it.
         unsafe { self.connection.handle() }
@@ -104,7 +130,92 @@ impl ReadConnection {
 
     /// Starts a transaction and pins its snapshot.
     pub(super) fn begin(&self) -> rusqlite::Result<()> {
+        self.lease.loose.set(false);
         self.run(self.begin)
+    }
+
+    /// Goes on with the transaction that was left open, if it sees the present
+    /// state and began in this round; ends it if not.
+    #[inline]
+    pub(super) fn resume(&self, round: u32) -> bool {
+        if !self.lease.open.replace(false) {
+            return false;
+        }
+        let current = self.lease.round.get() == round
+            && self.lease.mark.get() == self.mark_now()
+            // SQLite itself ends it after some errors.
+            && !self.connection.is_autocommit();
+        if current {
+            self.lease.loose.set(false);
+        } else {
+            self.end();
+        }
+        current
+    }
+
+    /// Starts a transaction that may be left open at its end.
+    pub(super) fn begin_lease(&self, round: u32) -> rusqlite::Result<()> {
+        let before = self.mark_now();
+        self.begin()?;
+        if self.lease.commits.get().is_none() {
+            let _ = self.lease.commits.set(CommitMark::of(&self.connection));
+        }
+        // A commit between the two looks may or may not be in the snapshot.
+        let after = self.mark_now();
+        self.lease.mark.set(after.filter(|_| before == after));
+        self.lease.round.set(round);
+        Ok(())
+    }
+
+    /// Whether nothing was committed since this was asked last.
+    #[inline]
+    pub(super) fn is_quiet(&self) -> bool {
+        if self.lease.commits.get().is_none() {
+            return true; // nothing is known: begin, and find out
+        }
+        let now = self.mark_now();
+        now.is_some() && self.lease.mark.replace(now) == now
+    }
+
+    /// Leaves the transaction open for the next read, if that is likely to find
+    /// it useful and nothing is running in it.
+    #[inline]
+    pub(super) fn leave_open(&self) -> bool {
+        let mark = self.lease.mark.get();
+        let useful = mark.is_some()
+            && mark == self.mark_now()
+            && !(self.lease.loose.get() && self.is_busy());
+        self.lease.open.set(useful);
+        useful
+    }
+
+    /// Ends a transaction that was left open.
+    pub(super) fn rest(&self) {
+        if self.lease.open.replace(false) {
+            self.end();
+        }
+    }
+
+    #[inline]
+    fn mark_now(&self) -> Option<Mark> {
+        let commits = self.lease.commits.get()?.as_ref()?;
+        Some(commits.now())
+    }
+
+    /// Whether a statement is running.
+    #[cold]
+    fn is_busy(&self) -> bool {
+        // SAFETY: the handle is open and the statements come from it.
+        unsafe {
+            let mut statement = ffi::sqlite3_next_stmt(self.handle(), ptr::null_mut());
+            while !statement.is_null() {
+                if ffi::sqlite3_stmt_busy(statement) != 0 {
+                    return true;
+                }
+                statement = ffi::sqlite3_next_stmt(self.handle(), statement);
+            }
+        }
+        false
     }
 
     /// Ends the transaction and whatever still holds on to its snapshot. Says
@@ -344,7 +455,7 @@ const ASKING: [&[u8]; 17] = [
 ];
 
 /// Pragmas that tell without an argument, and would set something with one.
-const SETTINGS: [&[u8]; 18] = [
+const SETTINGS: [&[u8]; 19] = [
     b"application_id",
     b"auto_vacuum",
     b"busy_timeout",
@@ -354,6 +465,7 @@ const SETTINGS: [&[u8]; 18] = [
     b"freelist_count",
     b"journal_mode",
     b"journal_size_limit",
+    b"locking_mode",
     b"max_page_count",
     b"mmap_size",
     b"page_count",

@@ -38,6 +38,11 @@ const FLAGS: u64 = WAITED | HELD | CLOSED;
 /// Tokens are counted in steps that leave the flags' bits alone.
 const TOKEN: u64 = FLAGS + 1;
 
+/// Whoever looks after slots that nobody uses: an owner for a microsecond.
+const CARETAKER: u64 = 1 << 63;
+/// How often a thread looks again whether the caretaker has left its slot.
+const LOOKS: u32 = 1000;
+
 const NOT_YET: u32 = u32::MAX;
 const SENT_AWAY: u32 = u32::MAX - 1;
 
@@ -199,6 +204,9 @@ impl Slots {
         prefer: impl Fn(usize) -> bool,
     ) -> Result<Entry> {
         let token = HERE.with(Here::token);
+        if let Some(entry) = self.after_the_caretaker() {
+            return Ok(entry);
+        }
         if self.slots.iter().any(|slot| slot.owner() == token) {
             return Ok(Entry::Outside);
         }
@@ -230,6 +238,19 @@ impl Slots {
         drop(line);
         served.wake();
         self.wait(&waiter, ticket, since)
+    }
+
+    /// This thread's own slot, if only the caretaker is in the way: to take
+    /// another one for that would open one more connection.
+    fn after_the_caretaker(&self) -> Option<Entry> {
+        let index = HERE.with(|here| here.hint(self.id))?;
+        for _ in 0..LOOKS {
+            if self.slots.get(index)?.owner() != CARETAKER {
+                break;
+            }
+            std::hint::spin_loop();
+        }
+        self.own()
     }
 
     fn wait(&self, waiter: &Arc<Waiter>, ticket: &Ticket, since: Option<Instant>) -> Result<Entry> {
@@ -299,7 +320,26 @@ impl Slots {
     }
 
     pub(super) fn in_use(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.owner() != 0).count()
+        let in_use = |slot: &&Slot| ![0, CARETAKER].contains(&slot.owner());
+        self.slots.iter().filter(in_use).count()
+    }
+
+    /// Has each slot that is free to itself for a moment; says whether that was
+    /// all of them.
+    pub(super) fn visit(&self, mut each: impl FnMut(usize)) -> bool {
+        let mut all = true;
+        for (index, slot) in self.slots.iter().enumerate() {
+            if slot.swap(0, CARETAKER) {
+                each(index);
+                self.leave(Entry::Slot {
+                    index,
+                    token: CARETAKER,
+                });
+            } else {
+                all = false;
+            }
+        }
+        all
     }
 
     /// Hands free slots to those in line. While a flag is up nobody else takes
@@ -338,14 +378,22 @@ impl Slots {
         }
     }
 
-    /// Lets nobody start to read, and waits at most so long for those who do.
-    pub(super) fn hold(&self, at_most: Duration) -> Held<'_> {
+    /// Lets nobody start to read, and waits at most so long for those who do;
+    /// then has each slot that is free to itself for a moment.
+    pub(super) fn hold(&self, at_most: Duration, mut each: impl FnMut(usize)) -> Held<'_> {
         let token = HERE.with(Here::token);
         let mut line = lock(&self.line);
         line.holders.push(token);
         self.raise(HELD);
         let until = Instant::now().checked_add(at_most);
-        drop(self.wait_until_empty(line, token, until));
+        let line = self.wait_until_empty(line, token, until);
+        for (index, slot) in self.slots.iter().enumerate() {
+            if slot.owner() == 0 {
+                // Nobody takes it: the flag is up, and the lock is ours.
+                each(index);
+            }
+        }
+        drop(line);
         Held {
             slots: self,
             token,

@@ -45,12 +45,12 @@ impl Readers {
         self.check()?;
         // A turn among the readers, only for the moment in which it begins: so
         // that it waits while readers are held back and after they are closed.
-        let entry = match self.slots.own() {
+        let entry = match self.pool.slots.own() {
             Some(entry) => entry,
             None => self.enter_slowly(ticket, Some(since))?,
         };
         let begun = self.begin_outside(ticket, since);
-        self.slots.leave(entry);
+        self.pool.slots.leave(entry);
         begun
     }
 
@@ -97,6 +97,11 @@ impl Deref for Snapshot {
 impl Drop for Snapshot {
     fn drop(&mut self) {
         let Some(tx) = self.tx.take() else { return };
+        if self.readers.check().is_err() {
+            // The connection is the parent's: a child must not close it.
+            std::mem::forget(tx);
+            return;
+        }
         tx.raw().unwatch();
         let fit = tx.raw().end();
         self.readers.outside.fetch_sub(1, Ordering::Relaxed);

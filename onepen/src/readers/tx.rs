@@ -103,7 +103,7 @@ impl ReadTx {
         P: Params,
         F: FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     {
-        query::row(self.connection(), sql, params, map).map_err(|error| self.failed(error))
+        query::row(self.raw().connection(), sql, params, map).map_err(|error| self.failed(error))
     }
 
     /// The first row of a query, if there is one.
@@ -115,7 +115,8 @@ impl ReadTx {
         P: Params,
         F: FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     {
-        query::row_optional(self.connection(), sql, params, map).map_err(|error| self.failed(error))
+        query::row_optional(self.raw().connection(), sql, params, map)
+            .map_err(|error| self.failed(error))
     }
 
     /// Calls `each` for every row of a query, one after the other; nothing is
@@ -128,7 +129,7 @@ impl ReadTx {
         P: Params,
         F: FnMut(&Row<'_>) -> Result<()>,
     {
-        query::each(self.connection(), sql, params, each, |error| {
+        query::each(self.raw().connection(), sql, params, each, |error| {
             self.failed(error)
         })
         .map_err(|error| self.explained(error))
@@ -153,7 +154,7 @@ impl ReadTx {
         P: Params,
         F: FnMut(&Row<'_>) -> rusqlite::Result<T>,
     {
-        query::map(self.connection(), sql, params, map).map_err(|error| self.failed(error))
+        query::map(self.raw().connection(), sql, params, map).map_err(|error| self.failed(error))
     }
 
     /// Prepares a statement, or finds it in the connection's cache.
@@ -161,7 +162,8 @@ impl ReadTx {
     /// # Errors
     /// When SQLite cannot compile `sql`.
     pub fn prepare(&self, sql: &str) -> Result<Statement<'_>> {
-        self.connection()
+        self.raw()
+            .lend()
             .prepare_cached(sql)
             .map_err(|error| self.failed(error))
     }
@@ -172,7 +174,7 @@ impl ReadTx {
     /// on the connection (a function, a collation, a hook, a limit) is there for
     /// whoever gets it next. Writing stays impossible.
     pub fn connection(&self) -> &Connection {
-        self.connection.connection()
+        self.raw().lend()
     }
 
     #[cold]

@@ -1,0 +1,83 @@
+//! Whether anything was committed since: a look at shared memory instead of
+//! two system calls.
+//!
+//! Every commit to a database in write-ahead mode, by any process, ends with a
+//! new header in the memory that all its users share (the wal-index,
+//! <https://www.sqlite.org/walformat.html#the_wal_index_header>). A read
+//! transaction begins with a comparison of that header with the copy taken by
+//! the last one, and goes on to take a lock. When the header has not moved, the
+//! snapshot taken then *is* the present state: a transaction still open from
+//! then can serve a new read. That is the whole idea; [`super::pool`] decides how
+//! long one stays open.
+//!
+//! The header holds the number of commits, two checksums and two random salts,
+//! so that it never returns to a former value.
+
+use std::ffi::c_int;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rusqlite::{Connection, ffi};
+
+/// The header in words: 48 bytes.
+const WORDS: usize = 6;
+/// The size of the pieces in which the wal-index is mapped.
+const PIECE: c_int = 32 * 1024;
+
+/// A value of the header.
+pub(super) type Mark = [u64; WORDS];
+
+/// Where the header is, for as long as the connection it was asked of is open.
+#[derive(Clone, Copy)]
+pub(super) struct CommitMark(NonNull<AtomicU64>);
+
+// SAFETY: a pointer to memory that is shared between processes and read with
+// atomic loads.
+unsafe impl Send for CommitMark {}
+
+impl CommitMark {
+    /// `None` where there is no log, or none in shared memory. Asked within a
+    /// read transaction, so that the wal-index is mapped already.
+    pub(super) fn of(connection: &Connection) -> Option<Self> {
+        let setting = |name| connection.pragma_query_value(None, name, |row| row.get(0));
+        let journal: String = setting("journal_mode").ok()?;
+        let locking: String = setting("locking_mode").ok()?;
+        if journal != "wal" || locking != "normal" || connection.is_autocommit() {
+            return None;
+        }
+        let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
+        let mut piece = ptr::null_mut();
+        // SAFETY: the handle is open. SQLite gives its open file, whose methods
+        // are valid as long as it is, and whose version says that there is an
+        // `xShmMap`. In a read transaction of a database in write-ahead mode this
+        // only asks for the address of the first piece, mapped already (nothing
+        // is extended); it stays there until the last connection of this process
+        // to the file is closed.
+        let code = unsafe {
+            ffi::sqlite3_file_control(
+                connection.handle(),
+                c"main".as_ptr(),
+                ffi::SQLITE_FCNTL_FILE_POINTER,
+                (&raw mut file).cast(),
+            );
+            let methods = file.as_ref()?.pMethods.as_ref()?;
+            if methods.iVersion < 2 {
+                return None;
+            }
+            methods.xShmMap?(file, 0, PIECE, 0, &raw mut piece)
+        };
+        let header = NonNull::new(piece.cast::<AtomicU64>())?;
+        (code == ffi::SQLITE_OK && header.is_aligned()).then_some(Self(header))
+    }
+
+    /// The header now. A commit that returned before this call is in it.
+    #[inline]
+    pub(super) fn now(&self) -> Mark {
+        std::array::from_fn(|word| {
+            // SAFETY: within the first piece, which is mapped (see `of`). Others
+            // write to it, so all we do are atomic loads; a value of which only a
+            // part was written yet is equal to no other.
+            unsafe { self.0.add(word).as_ref() }.load(Ordering::Acquire)
+        })
+    }
+}
