@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags};
 
 const ROWS: i64 = 1000;
-const READS: u32 = 100_000;
+const BATCH: u32 = 1000;
+const ROUND: Duration = Duration::from_millis(100);
 const ROUNDS: usize = 15;
 const QUERY: &str = "SELECT v FROM t WHERE k = ?1";
 
@@ -28,7 +29,7 @@ fn main() -> onepen::Result<()> {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("reads.db");
     let db = onepen::Database::open(&path)?;
-    fill(&path);
+    fill(&db)?;
 
     let contenders: [Contender<'_>; 4] = [
         (
@@ -98,9 +99,7 @@ fn main() -> onepen::Result<()> {
     );
     let mut medians = Vec::new();
     for ((name, _), times) in contenders.iter().zip(&mut times) {
-        let [one, two] = times
-            .each_mut()
-            .map(|times| median(times) / f64::from(READS));
+        let [one, two] = times.each_mut().map(|times| median(times));
         println!("{name:24}{one:12.1}{two:12.1}{:12.2}", one / two);
         medians.push([one, two]);
     }
@@ -117,30 +116,32 @@ fn main() -> onepen::Result<()> {
     Ok(())
 }
 
-/// Runs the parts at the same moment; the time for `READS` reads of all of
-/// them together.
-fn round(parts: Vec<Reads<'_>>) -> Duration {
-    let share = READS / parts.len() as u32;
-    let start = Barrier::new(parts.len() + 1);
+/// Runs the parts at the same moment for a while; the time they took together
+/// for each read, in nanoseconds.
+fn round(parts: Vec<Reads<'_>>) -> f64 {
+    let start = Barrier::new(parts.len());
     std::thread::scope(|scope| {
         let running: Vec<_> = parts
             .into_iter()
             .map(|mut part| {
                 let start = &start;
                 scope.spawn(move || {
-                    part(share / 20); // opens connections, fills caches
+                    part(BATCH); // opens connections, fills caches
                     start.wait();
                     let since = Instant::now();
-                    part(share);
-                    since.elapsed()
+                    let mut reads = 0;
+                    while since.elapsed() < ROUND {
+                        part(BATCH);
+                        reads += BATCH;
+                    }
+                    f64::from(reads) / since.elapsed().as_secs_f64()
                 })
             })
             .collect();
-        start.wait();
-        let longest = running
+        let rates = running
             .into_iter()
             .map(|part| part.join().expect("a round"));
-        longest.max().unwrap_or_default()
+        1e9 / rates.sum::<f64>()
     })
 }
 
@@ -152,9 +153,9 @@ fn value(row: &rusqlite::Row<'_>) -> rusqlite::Result<i64> {
     row.get(0)
 }
 
-fn median(times: &mut [Duration]) -> f64 {
-    times.sort();
-    times[times.len() / 2].as_nanos() as f64
+fn median(times: &mut [f64]) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
 }
 
 /// A connection set up like those of the readers.
@@ -168,16 +169,17 @@ fn raw(path: &Path) -> Connection {
     raw
 }
 
-fn fill(path: &Path) {
-    let writer = Connection::open(path).expect("a connection");
-    writer
-        .execute_batch("CREATE TABLE t (k INTEGER PRIMARY KEY, v INTEGER NOT NULL)")
-        .and_then(|()| {
-            writer.execute(
-                "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < ?1 - 1)
-                 INSERT INTO t SELECT i, i FROM n",
-                (ROWS,),
-            )
-        })
-        .expect("a table");
+fn fill(db: &onepen::Database) -> onepen::Result<()> {
+    db.write(|tx| {
+        tx.execute(
+            "CREATE TABLE t (k INTEGER PRIMARY KEY, v INTEGER NOT NULL)",
+            (),
+        )?;
+        tx.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < ?1 - 1)
+             INSERT INTO t SELECT i, i FROM n",
+            (ROWS,),
+        )
+    })?;
+    Ok(())
 }
