@@ -20,6 +20,8 @@ mod raw;
 mod slots;
 mod snapshot;
 mod stream;
+#[cfg(all(test, not(any(onepen_loom, onepen_shuttle))))]
+mod tests;
 mod threads;
 mod tx;
 
@@ -110,7 +112,7 @@ impl Readers {
         access.begin(ticket)?;
         let tx = access.tx();
         let answer = f(tx).map_err(|error| tx.explained(error));
-        access.fine = answer.is_ok();
+        access.fine = true;
         answer
     }
 
@@ -126,7 +128,7 @@ impl Readers {
         let mut access = self.enter(ticket, None)?;
         access.begin_if_worth_it(ticket)?;
         let answer = access.query_row(ticket, sql, params, f);
-        access.fine = answer.is_ok();
+        access.fine = true;
         answer
     }
 
@@ -268,7 +270,7 @@ struct Access<'a> {
     began: bool,
     /// It was not open before.
     fresh: bool,
-    /// All went well in it.
+    /// Nothing panicked in it.
     fine: bool,
     /// The connection is not to be used again.
     unfit: bool,

@@ -366,6 +366,17 @@ impl Slots {
         served
     }
 
+    /// How many wait in line.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        lock(&self.line).waiting.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_held(&self) -> bool {
+        !lock(&self.line).holders.is_empty()
+    }
+
     fn raise(&self, flag: u64) {
         for slot in &self.slots {
             slot.0.fetch_or(flag, Ordering::AcqRel);

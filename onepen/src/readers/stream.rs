@@ -12,7 +12,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 use rusqlite::{Params, Row};
@@ -27,8 +27,10 @@ use crate::sync::{Arc, Condvar, Mutex, lock};
 
 /// The most rows that are kept ready.
 const BUFFER: usize = 256;
-/// Rows made between two looks at whether anybody still wants them.
+/// Rows made between two looks at whether anybody still wants them, and handed
+/// over together; fewer when they are slow.
 const BATCH: usize = 64;
+const SLOW: Duration = Duration::from_millis(1);
 
 /// The rows of a query, a few at a time, all of one committed state of the
 /// database.
@@ -150,48 +152,50 @@ impl Readers {
 
 impl<T> Shared<T> {
     /// Takes the source out and makes rows until there are `at_most`.
-    fn fill(&self, mut source: Box<dyn Produce<T>>, at_most: usize) {
-        loop {
+    fn fill(&self, source: Box<dyn Produce<T>>, at_most: usize) {
+        let mut source = Some(source);
+        while let Some(producer) = &mut source {
             let mut batch = Vec::with_capacity(BATCH);
-            let mut ended = false;
-            while !ended && batch.len() < BATCH {
-                match catch_unwind(AssertUnwindSafe(|| source.next(&self.readers))) {
-                    Ok(None) => ended = true,
-                    Ok(Some(row)) => {
-                        ended = row.is_err();
-                        batch.push(Ok(row));
-                    }
-                    Err(panic) => {
-                        ended = true;
-                        batch.push(Err(panic));
-                    }
-                }
+            if self.make(&mut **producer, &mut batch) {
+                // Before anybody learns of the end: with it the snapshot ends.
+                source = None;
             }
             let mut state = lock(&self.state);
             if matches!(state.source, Source::Ended) {
                 return; // nobody wants them; dropped without the lock
             }
             state.buffer.extend(batch);
-            let enough = ended || state.buffer.len() >= at_most;
-            let finished = if ended {
-                state.source = Source::Ended;
-                Some(source)
-            } else if enough {
-                state.source = Source::Here(source);
-                None
-            } else {
-                let waker = state.waker.take();
-                drop(state);
-                wake(waker);
-                continue;
-            };
+            if state.buffer.len() >= at_most || source.is_none() {
+                state.source = source.take().map_or(Source::Ended, Source::Here);
+            }
             let waker = state.waker.take();
             drop(state);
             self.filled.notify_all();
             wake(waker);
-            drop(finished);
-            return;
         }
+    }
+
+    /// Makes some rows; says whether there will be no more.
+    fn make(&self, producer: &mut dyn Produce<T>, batch: &mut Vec<Item<T>>) -> bool {
+        let since = Instant::now();
+        let is_slow = |made: usize| made.is_power_of_two() && since.elapsed() > SLOW;
+        while batch.len() < BATCH && !is_slow(batch.len()) {
+            match catch_unwind(AssertUnwindSafe(|| producer.next(&self.readers))) {
+                Ok(None) => return true,
+                Ok(Some(row)) => {
+                    let last = row.is_err();
+                    batch.push(Ok(row));
+                    if last {
+                        return true;
+                    }
+                }
+                Err(panic) => {
+                    batch.push(Err(panic));
+                    return true;
+                }
+            }
+        }
+        false
     }
 
     fn take_source(state: &mut State<T>) -> Option<Box<dyn Produce<T>>> {
