@@ -410,6 +410,7 @@ fn no_waiting_write_is_passed_by_more_than_eight_for_each_before_it() {
 fn the_model_itself_is_deterministic() {
     use shuttle::scheduler::{RandomScheduler, UncontrolledNondeterminismCheckScheduler};
 
+    let since = Instant::now();
     let random = RandomScheduler::new_from_seed(1, 500);
     let checked = UncontrolledNondeterminismCheckScheduler::new(random);
     let ran = shuttle::Runner::new(checked, super::explore::config()).run(|| {
@@ -420,5 +421,5 @@ fn the_model_itself_is_deterministic() {
         crowd(&rig, 4, |ends, number| ends.write(number).is_ok());
         rig.finish(writer);
     });
-    super::explore::report(ran);
+    super::explore::report(ran, since);
 }

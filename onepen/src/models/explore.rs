@@ -45,6 +45,7 @@ pub(super) fn explore_with(_: Effort, scenario: fn()) {
 pub(super) fn explore_with(effort: Effort, scenario: fn()) {
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+    let since = std::time::Instant::now();
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound =
         Some(number("ONEPEN_MODEL_PREEMPTIONS").unwrap_or(effort.preemptions));
@@ -55,10 +56,10 @@ pub(super) fn explore_with(effort: Effort, scenario: fn()) {
         count.fetch_add(1, Relaxed);
         scenario();
     });
-    report(executions.load(Relaxed));
+    report(executions.load(Relaxed), since);
 }
 
-/// `ONEPEN_MODEL_FACTOR` multiplies the schedules, `ONEPEN_MODEL_SEED` chooses
+/// `ONEPEN_MODEL_PERCENT` takes so many of the schedules, `ONEPEN_MODEL_SEED`
 /// others, `ONEPEN_MODEL_REPLAY` runs one that was printed by a failure.
 #[cfg(all(onepen_shuttle, not(onepen_loom)))]
 pub(super) fn explore_with(effort: Effort, scenario: fn()) {
@@ -72,14 +73,15 @@ pub(super) fn explore_with(effort: Effort, scenario: fn()) {
     for schedule in regressions() {
         Runner::new(ReplayScheduler::new_from_encoded(&schedule), config()).run(scenario);
     }
-    let schedules = effort.schedules * number("ONEPEN_MODEL_FACTOR").unwrap_or(1);
+    let since = std::time::Instant::now();
+    let schedules = (effort.schedules * number("ONEPEN_MODEL_PERCENT").unwrap_or(100)).div_ceil(100);
     let seed = number("ONEPEN_MODEL_SEED").unwrap_or(1) as u64;
     let random = RandomScheduler::new_from_seed(seed, schedules);
     let mut ran = Runner::new(random, config()).run(scenario);
     // Few, well-chosen preemptions: finds what needs one thread to be very late.
     let adversarial = PctScheduler::new_from_seed(seed, 3, schedules);
     ran += Runner::new(adversarial, config()).run(scenario);
-    report(ran);
+    report(ran, since);
 }
 
 #[cfg(all(onepen_shuttle, not(onepen_loom)))]
@@ -115,6 +117,7 @@ fn test_name() -> String {
 
 /// Read by `cargo xtask models`.
 #[cfg(any(onepen_loom, onepen_shuttle))]
-pub(super) fn report(schedules: usize) {
-    println!("\nmodel: {}: {schedules} schedules", test_name());
+pub(super) fn report(schedules: usize, since: std::time::Instant) {
+    let took = since.elapsed().as_secs_f64();
+    println!("model: {}: {schedules} schedules in {took:.2} s", test_name());
 }
