@@ -21,7 +21,7 @@ impl Default for Effort {
     fn default() -> Self {
         Self {
             preemptions: 3,
-            schedules: 1000,
+            schedules: 3000,
         }
     }
 }
@@ -74,7 +74,8 @@ pub(super) fn explore_with(effort: Effort, scenario: fn()) {
         Runner::new(ReplayScheduler::new_from_encoded(&schedule), config()).run(scenario);
     }
     let since = std::time::Instant::now();
-    let schedules = (effort.schedules * number("ONEPEN_MODEL_PERCENT").unwrap_or(100)).div_ceil(100);
+    let schedules =
+        (effort.schedules * number("ONEPEN_MODEL_PERCENT").unwrap_or(100)).div_ceil(100);
     let seed = number("ONEPEN_MODEL_SEED").unwrap_or(1) as u64;
     let random = RandomScheduler::new_from_seed(seed, schedules);
     let mut ran = Runner::new(random, config()).run(scenario);
@@ -119,5 +120,8 @@ fn test_name() -> String {
 #[cfg(any(onepen_loom, onepen_shuttle))]
 pub(super) fn report(schedules: usize, since: std::time::Instant) {
     let took = since.elapsed().as_secs_f64();
-    println!("model: {}: {schedules} schedules in {took:.2} s", test_name());
+    println!(
+        "model: {}: {schedules} schedules in {took:.2} s",
+        test_name()
+    );
 }

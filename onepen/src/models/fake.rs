@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use crate::engine::{CommitError, Engine, Patience};
 use crate::error::{Error, Outcome, Result, Waited, WaitedFor};
-use crate::sync::{Arc, AtomicBool, Ordering, pause};
+use crate::sync::{Arc, AtomicBool, AtomicU32, Mutex, Ordering, lock, pause};
 use crate::timer::{Expires, Timer};
 
 /// What a COMMIT does instead of committing.
@@ -34,8 +34,6 @@ struct Disk {
     committed: Vec<u32>,
     /// Rows whose writers were told that they are not there.
     denied: Vec<u32>,
-    /// How many transactions were committed with something in them.
-    commits: usize,
     begin_faults: VecDeque<bool>,
     commit_faults: VecDeque<CommitFault>,
     violations: Vec<String>,
@@ -43,13 +41,15 @@ struct Disk {
 
 /// The database file and everybody else who has it open.
 pub(super) struct World {
-    // std's, not the model's: a test looking at the disk is not a step of the
-    // program, and must not hide a missing synchronisation by being one.
+    // std's, not the model's: a test that looks at the disk must not hide a
+    // missing synchronisation by being one.
     disk: std::sync::Mutex<Disk>,
     /// SQLite's write lock.
     locked: AtomicBool,
-    /// A place for the model to switch threads where the real engine takes time.
-    busy: AtomicBool,
+    /// How many transactions were committed with something in them. The model's,
+    /// and relaxed: loom only tries to swap steps that touch something in common,
+    /// so a COMMIT and a look at what is committed must.
+    commits: AtomicU32,
 }
 
 impl World {
@@ -57,7 +57,7 @@ impl World {
         Arc::new(Self {
             disk: std::sync::Mutex::default(),
             locked: AtomicBool::new(false),
-            busy: AtomicBool::new(false),
+            commits: AtomicU32::new(0),
         })
     }
 
@@ -72,11 +72,12 @@ impl World {
     }
 
     pub(super) fn has_committed(&self, row: u32) -> bool {
+        self.commits();
         self.disk().committed.contains(&row)
     }
 
-    pub(super) fn commits(&self) -> usize {
-        self.disk().commits
+    pub(super) fn commits(&self) -> u32 {
+        self.commits.load(Ordering::Relaxed)
     }
 
     /// Somebody was told that `row` is not there and never will be.
@@ -102,10 +103,6 @@ impl World {
 
     pub(super) fn stranger_unlocks(&self) {
         self.locked.store(false, Ordering::SeqCst);
-    }
-
-    fn takes_time(&self) {
-        self.busy.load(Ordering::Relaxed);
     }
 
     fn violated(&self, what: impl Into<String>) {
@@ -269,7 +266,6 @@ impl Engine for FakeEngine {
     }
 
     fn commit(&mut self, _: &dyn Patience) -> Result<(), CommitError> {
-        self.world.takes_time();
         let Some(open) = &self.open else {
             self.world.violated("COMMIT outside a transaction");
             return Ok(());
@@ -289,10 +285,10 @@ impl Engine for FakeEngine {
             CommitFault::Panics => super::panic_quietly("a bug in the engine"),
             CommitFault::None => {
                 let rows = self.open.take().map_or_else(Vec::new, |open| open.rows);
-                let mut disk = self.world.disk();
-                disk.commits += usize::from(!rows.is_empty());
-                disk.committed.extend(rows);
-                drop(disk);
+                if !rows.is_empty() {
+                    self.world.commits.fetch_add(1, Ordering::Relaxed);
+                }
+                self.world.disk().committed.extend(rows);
                 self.ends();
                 Ok(())
             }
@@ -350,26 +346,24 @@ impl Engine for FakeEngine {
     }
 }
 
+type Requests = Vec<(Instant, Weak<dyn Expires>)>;
+
 /// Remembers who wants to be looked at, and when.
 #[derive(Default)]
 pub(super) struct HandTimer {
-    requests: std::sync::Mutex<Vec<(Instant, Weak<dyn Expires>)>>,
+    requests: Mutex<Requests>,
 }
 
 impl Timer for HandTimer {
     fn wake_at(&self, at: Instant, target: &Arc<dyn Expires>) {
-        let request = (at, Arc::downgrade(target));
-        self.requests
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .push(request);
+        lock(&self.requests).push((at, Arc::downgrade(target)));
     }
 }
 
 impl HandTimer {
     /// Lets time jump to `now`, as the real timer would see it pass.
     pub(super) fn fire(&self, now: Instant) {
-        let mut requests = self.take();
+        let mut requests = std::mem::take(&mut *lock(&self.requests));
         requests.sort_by_key(|(at, _)| *at);
         for (at, target) in requests {
             let Some(alive) = target.upgrade() else {
@@ -388,18 +382,6 @@ impl HandTimer {
 
     /// How many requests there are.
     pub(super) fn len(&self) -> usize {
-        self.requests
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .len()
-    }
-
-    fn take(&self) -> Vec<(Instant, Weak<dyn Expires>)> {
-        std::mem::take(
-            &mut *self
-                .requests
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner),
-        )
+        lock(&self.requests).len()
     }
 }

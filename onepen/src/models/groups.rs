@@ -194,6 +194,7 @@ fn no_answer_of_an_undone_run_is_delivered() {
         !fourth.answer().unwrap(),
         "a value from a world that was undone"
     );
+    assert_eq!(rig.world.committed(), [1]);
     rig.look();
 }
 

@@ -31,6 +31,8 @@ mod crowd;
 #[cfg(not(any(onepen_loom, onepen_shuttle)))]
 mod groups;
 mod handover;
+#[cfg(not(onepen_loom))]
+mod real;
 
 use std::time::{Duration, Instant};
 

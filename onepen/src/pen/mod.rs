@@ -438,6 +438,9 @@ impl<E: Engine> Pen<E> {
 
     /// The same for a task: `false` means that `waker` will be woken.
     pub(crate) fn poll_admitted(&self, job: &Queued<E>, waker: &Waker) -> bool {
+        if !job.header().is_in_lobby() {
+            return true;
+        }
         let waker = waker.clone(); // foreign code: not under the lock
         let mut state = lock(&self.state);
         // From the back: the first time, it has just come.

@@ -267,6 +267,30 @@ const BUGS: &[Bug] = &[
         scenario: "crowd::a_write_inside_a_write_is_refused_wherever_it_runs",
     },
     Bug {
+        what: "a refused member is not rolled back in SQLite",
+        file: "onepen/src/sqlite.rs",
+        changes: &[("        live.check(live.rollback_to.run())?;\n", "")],
+        model: Model::Shuttle,
+        scenario: "real::every_schedule_on_real_sqlite_is_strictly_serialisable",
+    },
+    Bug {
+        what: "a read has no snapshot",
+        file: "onepen/src/readers/mod.rs",
+        changes: &[(
+            "        access.begin(ticket)?;\n        let tx = access.tx();\n        f(tx)",
+            "        let tx = access.tx();\n        f(tx)",
+        )],
+        model: Model::Shuttle,
+        scenario: "real::every_schedule_on_real_sqlite_is_strictly_serialisable",
+    },
+    Bug {
+        what: "a write reads before it has the write lock",
+        file: "onepen/src/sqlite.rs",
+        changes: &[("c\"BEGIN IMMEDIATE\"", "c\"BEGIN\"")],
+        model: Model::Shuttle,
+        scenario: "real::strangers_and_checkpoints_change_nothing_about_it",
+    },
+    Bug {
         what: "a priority starves the rest",
         file: QUEUE,
         changes: &[(

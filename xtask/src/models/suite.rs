@@ -116,9 +116,8 @@ pub fn run(
     eprintln!("{}: building …", model.name());
     let mut tests = Command::new(model.build(&root, &root.join("target").join("models"))?);
     match (model, strength) {
-        (Model::Loom, Strength::Quick) => drop(tests.env("ONEPEN_MODEL_PREEMPTIONS", "2")),
         (Model::Loom, Strength::Long) => drop(tests.env("ONEPEN_MODEL_PREEMPTIONS", "4")),
-        (Model::Shuttle, Strength::Quick) => drop(tests.env("ONEPEN_MODEL_PERCENT", "30")),
+        (Model::Shuttle, Strength::Quick) => drop(tests.env("ONEPEN_MODEL_PERCENT", "10")),
         (Model::Shuttle, Strength::Long) => drop(tests.env("ONEPEN_MODEL_PERCENT", "3000")),
         _ => {}
     }
