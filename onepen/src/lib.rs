@@ -155,6 +155,8 @@ mod fork;
 mod keyed;
 mod keys;
 mod migrate;
+#[cfg(test)]
+mod models;
 mod options;
 mod pen;
 mod query;

@@ -26,6 +26,16 @@ pub(crate) trait Timer: Send + Sync {
 #[cfg(not(any(onepen_loom, onepen_shuttle)))]
 pub(crate) use real::shared;
 
+/// In a model no time passes by itself.
+#[cfg(any(onepen_loom, onepen_shuttle))]
+pub(crate) fn shared() -> Arc<dyn Timer> {
+    struct Never;
+    impl Timer for Never {
+        fn wake_at(&self, _: Instant, _: &Arc<dyn Expires>) {}
+    }
+    Arc::new(Never)
+}
+
 #[cfg(not(any(onepen_loom, onepen_shuttle)))]
 mod real {
     use std::cmp::Reverse;

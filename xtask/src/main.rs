@@ -1,18 +1,22 @@
 //! The project's own chores: `cargo xtask <verb>`.
 
 mod compare;
+mod models;
 
 const USAGE: &str = "\
 usage: cargo xtask <verb> [options]
 
   compare   all contenders of the table \"Must reach\", alternating in one run
             (`cargo xtask compare --help`)
+  models    the hand-over of the pen under loom and shuttle, and with planted
+            bugs (`cargo xtask models --help`)
 ";
 
 fn main() {
     let mut words = std::env::args().skip(1);
     let outcome = match words.next().as_deref() {
         Some("compare") => compare::main(words.collect()),
+        Some("models") => models::main(words.collect()),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");
             Ok(())

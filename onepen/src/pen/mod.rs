@@ -126,7 +126,8 @@ pub(crate) struct State<E> {
     lone_groups: u8,
     closed: bool,
     retired: bool,
-    expires: Option<Instant>,
+    /// When the timer will call us: the earliest is the last.
+    calls: Vec<Instant>,
     pub(crate) holder: Holder,
 }
 
@@ -184,7 +185,7 @@ impl<E: Engine> Pen<E> {
                 lone_groups: 0,
                 closed: false,
                 retired: false,
-                expires: None,
+                calls: Vec::new(),
                 holder: Holder::default(),
             }),
             words: std::array::from_fn(|_| WaitWord::new()),
@@ -353,9 +354,12 @@ impl<E: Engine> Pen<E> {
         }
         self.tally.queued(before + 1);
         if let Some(deadline) = header.deadline
-            && state.expires.is_none_or(|earliest| deadline < earliest)
+            && state
+                .calls
+                .last()
+                .is_none_or(|&earliest| deadline < earliest)
         {
-            state.expires = Some(deadline);
+            state.calls.push(deadline);
             let this: Arc<dyn Expires> = Arc::clone(self) as _;
             self.timer.wake_at(deadline, &this);
         }
@@ -434,6 +438,9 @@ impl<E: Engine> Pen<E> {
 
     /// The same for a task: `false` means that `waker` will be woken.
     pub(crate) fn poll_admitted(&self, job: &Queued<E>, waker: &Waker) -> bool {
+        if !job.header().is_in_lobby() {
+            return true;
+        }
         let waker = waker.clone(); // foreign code: not under the lock
         let mut state = lock(&self.state);
         // From the back: the first time, it has just come.
@@ -758,12 +765,7 @@ impl<E: Engine> Cancel for Watch<E> {
 impl<E: Engine> Expires for Pen<E> {
     fn expire(&self, now: Instant) -> Option<Instant> {
         let mut state = lock(&self.state);
-        if state.expires.is_none_or(|at| at > now) {
-            // Left over from a deadline that is gone; there is a request of its
-            // own for the earliest. Were every request renewed, they would pile
-            // up for as long as somebody waits.
-            return None;
-        }
+        while state.calls.pop_if(|at| *at <= now).is_some() {}
         let due: Vec<_> = state
             .queue
             .iter()
@@ -780,13 +782,16 @@ impl<E: Engine> Expires for Pen<E> {
             .iter()
             .filter_map(|waiting| waiting.job.header().deadline)
             .min();
-        state.expires = state
+        // Asked for only when no call comes earlier anyway: were every call
+        // renewed, they would pile up for as long as somebody waits.
+        let again = state
             .queue
             .earliest_deadline()
             .into_iter()
             .chain(lobby)
-            .min();
-        let again = state.expires;
+            .min()
+            .filter(|again| state.calls.last().is_none_or(|call| again < call));
+        state.calls.extend(again);
         let admitted = self.admit(&mut state);
         drop(state);
         self.announce(admitted);

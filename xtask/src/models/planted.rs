@@ -1,0 +1,457 @@
+//! Plants known bugs, one at a time, and demands that a scenario notices.
+//!
+//! No switch in the product selects a bug: each is a small change to the text of
+//! a copy of the library. Text that is not found exactly once ends the run, so a
+//! bug cannot silently stop being planted when the code moves on.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::Failure;
+use super::suite::{Model, root, watch};
+
+/// Longer than any of these scenarios takes; whoever is still running then
+/// waits for ever.
+const HANGS: Duration = Duration::from_secs(60);
+
+struct Bug {
+    what: &'static str,
+    file: &'static str,
+    /// Replaced, each found exactly once in the file.
+    changes: &'static [(&'static str, &'static str)],
+    model: Model,
+    scenario: &'static str,
+}
+
+const GROUP: &str = "onepen/src/pen/group.rs";
+const PEN: &str = "onepen/src/pen/mod.rs";
+const QUEUE: &str = "onepen/src/pen/queue.rs";
+
+const BUGS: &[Bug] = &[
+    Bug {
+        what: "acknowledge before COMMIT",
+        file: GROUP,
+        changes: &[(
+            "fn commit<E: Engine>(engine: &mut E, group: &mut Group<E>) {\n",
+            "fn commit<E: Engine>(engine: &mut E, group: &mut Group<E>) {\n    \
+             for job in &group.members { group.wake.add(&**job); }\n",
+        )],
+        model: Model::Loom,
+        scenario: "handover::every_write_is_answered_once_and_only_after_its_commit",
+    },
+    Bug {
+        what: "acknowledge before COMMIT",
+        file: GROUP,
+        changes: &[(
+            "fn commit<E: Engine>(engine: &mut E, group: &mut Group<E>) {\n",
+            "fn commit<E: Engine>(engine: &mut E, group: &mut Group<E>) {\n    \
+             for job in &group.members { group.wake.add(&**job); }\n",
+        )],
+        model: Model::Shuttle,
+        scenario: "crowd::many_callers_each_get_their_own_answer",
+    },
+    Bug {
+        what: "a follower is not woken",
+        file: PEN,
+        changes: &[("self.words |= 1 << word;", "self.words |= 0 << word;")],
+        model: Model::Loom,
+        scenario: "handover::three_callers_are_all_served",
+    },
+    Bug {
+        what: "the writer parks without looking again",
+        file: PEN,
+        changes: &[(
+            "self.writer.wait(seen, None);",
+            "let _ = seen; self.writer.wait(self.writer.current(), None);",
+        )],
+        model: Model::Loom,
+        scenario: "handover::whoever_arrives_as_the_queue_runs_empty_is_served",
+    },
+    Bug {
+        what: "a lone caller does not hand over",
+        file: PEN,
+        changes: &[(
+            "let wake = self.claim_writer_wakeup(&mut state);\n        drop(state);\n        drop(retired);",
+            "let wake = false;\n        drop(state);\n        drop(retired);",
+        )],
+        model: Model::Loom,
+        scenario: "handover::a_caller_that_ran_by_itself_hands_over_to_whoever_queued_meanwhile",
+    },
+    Bug {
+        what: "a hot pen wakes nobody",
+        file: PEN,
+        changes: &[(
+            "let wake = state.writer == Writer::Parked\n",
+            "let wake = !state.hot && state.writer == Writer::Parked\n",
+        )],
+        model: Model::Loom,
+        scenario: "handover::a_hot_pen_with_nobody_left_still_serves_the_next",
+    },
+    Bug {
+        what: "a running job can be cancelled",
+        file: PEN,
+        changes: &[(
+            "if !header.is_waiting() {\n            return None;",
+            "if header.is_done() {\n            return None;",
+        )],
+        model: Model::Loom,
+        scenario: "handover::a_cancelled_write_is_either_run_or_refused",
+    },
+    Bug {
+        what: "a running job can pass its deadline",
+        file: PEN,
+        changes: &[(
+            "if !header.is_waiting() {\n            return None;",
+            "if header.is_done() {\n            return None;",
+        )],
+        model: Model::Shuttle,
+        scenario: "crowd::cancels_deadlines_and_the_lobby_together_lose_nobody",
+    },
+    Bug {
+        what: "whoever passes the deadline is not told",
+        file: PEN,
+        changes: &[("self.answer(ended, deadline_exceeded);", "drop(ended);")],
+        model: Model::Loom,
+        scenario: "handover::a_deadline_ends_a_waiting_write_and_no_other",
+    },
+    Bug {
+        what: "a value is delivered by a group that failed",
+        file: GROUP,
+        changes: &[(
+            "for job in &group.members {\n            job.fail(failed",
+            "for job in &group.members[..0] {\n            job.fail(failed",
+        )],
+        model: Model::Loom,
+        scenario: "handover::a_group_whose_commit_failed_is_told_so_and_gets_no_value",
+    },
+    Bug {
+        what: "an Unknown COMMIT is tried again",
+        file: GROUP,
+        changes: &[(
+            "        deadline: None,\n        cancel: None,\n    }) {\n        engine.rollback();",
+            "        deadline: None,\n        cancel: None,\n    }).or_else(|_| engine.commit(&Until { deadline: None, cancel: None })) {\n        engine.rollback();",
+        )],
+        model: Model::Loom,
+        scenario: "handover::a_group_whose_commit_is_unknown_is_told_so_and_gets_no_value",
+    },
+    Bug {
+        what: "a failed COMMIT of a lone caller is tried again",
+        file: GROUP,
+        changes: &[(
+            "match engine.commit(patience) {",
+            "match engine.commit(patience).or_else(|_| engine.commit(patience)) {",
+        )],
+        model: Model::Plain,
+        scenario: "groups::a_commit_that_fails_is_not_tried_again_for_a_lone_caller_either",
+    },
+    Bug {
+        what: "no look at autocommit after a member",
+        file: GROUP,
+        changes: &[(
+            "    if engine.is_autocommit() {\n        return Fate::Failed { gone: true };\n    }\n    if fine && ",
+            "    if fine && ",
+        )],
+        model: Model::Plain,
+        scenario: "groups::a_member_that_hides_the_loss_of_the_transaction_is_told",
+    },
+    Bug {
+        what: "no look at autocommit after a member",
+        file: GROUP,
+        changes: &[(
+            "    if engine.is_autocommit() {\n        return Fate::Failed { gone: true };\n    }\n    if fine && ",
+            "    if fine && ",
+        )],
+        model: Model::Shuttle,
+        scenario: "crowd::a_panic_or_failure_anywhere_in_a_group_is_its_own_callers_alone",
+    },
+    Bug {
+        what: "no look at deferred foreign keys",
+        file: GROUP,
+        changes: &[
+            (
+                "if fine && !engine.owes_foreign_keys() {\n        return",
+                "if fine {\n        return",
+            ),
+            (
+                "let owes = engine.owes_foreign_keys();",
+                "let owes = false;",
+            ),
+            (
+                "} else if fine && !engine.owes_foreign_keys() {",
+                "} else if fine {",
+            ),
+        ],
+        model: Model::Plain,
+        scenario: "groups::a_member_that_owes_a_foreign_key_is_refused_and_nobody_else",
+    },
+    Bug {
+        what: "a panic or failure leaves its changes and savepoint",
+        file: GROUP,
+        changes: &[("        engine.rollback_to()\n", "        Ok(())\n")],
+        model: Model::Shuttle,
+        scenario: "crowd::a_panic_in_member_n_comes_back_to_its_caller_and_harms_no_neighbour",
+    },
+    Bug {
+        what: "an answer of an undone run is delivered",
+        file: GROUP,
+        changes: &[(
+            "                    run_again(group, None);\n",
+            "                    let undone: Vec<_> = group.members.drain(..).collect();\n                    undone.into_iter().for_each(|job| group.answer(job));\n",
+        )],
+        model: Model::Plain,
+        scenario: "groups::no_answer_of_an_undone_run_is_delivered",
+    },
+    Bug {
+        what: "a write_once runs in a group",
+        file: GROUP,
+        changes: &[(
+            "let alone = header.kind == Kind::Alone;",
+            "let alone = false;",
+        )],
+        model: Model::Plain,
+        scenario: "groups::a_write_once_runs_once_whatever_happens_around_it",
+    },
+    Bug {
+        what: "nobody is admitted from the lobby",
+        file: PEN,
+        changes: &[(
+            "while let Some(first) = state.lobby.front() {",
+            "while let Some(first) = state.lobby.front().filter(|_| false) {",
+        )],
+        model: Model::Loom,
+        scenario: "handover::a_write_in_the_lobby_is_admitted_and_its_submitter_woken",
+    },
+    Bug {
+        what: "who is cancelled in the lobby is not woken",
+        file: PEN,
+        changes: &[("            wake.lobby = true;\n", "")],
+        model: Model::Loom,
+        scenario: "handover::cancelling_in_the_lobby_wakes_its_submitter_and_lets_the_next_move_up",
+    },
+    Bug {
+        what: "the queue has no bound",
+        file: PEN,
+        changes: &[(
+            "state.queue.len() < self.limits.queue_members",
+            "state.queue.len() < usize::MAX",
+        )],
+        model: Model::Shuttle,
+        scenario: "crowd::the_queue_never_holds_more_than_its_bound_and_refuses_when_told_to",
+    },
+    Bug {
+        what: "closing does not wake the writer",
+        file: PEN,
+        changes: &[(
+            "        if wake && !never_started {\n",
+            "        if wake && never_started {\n",
+        )],
+        model: Model::Loom,
+        scenario: "handover::closing_finishes_what_is_queued_and_refuses_the_rest",
+    },
+    Bug {
+        what: "the writer ends while a caller has the pen",
+        file: PEN,
+        changes: &[(
+            "                && (state.engine.is_some() || state.retired)\n",
+            "",
+        )],
+        model: Model::Loom,
+        scenario: "handover::the_writer_ends_only_when_the_pen_was_given_back",
+    },
+    Bug {
+        what: "a write inside a write waits for itself",
+        file: PEN,
+        changes: &[("        if self.is_inside() {\n", "        if false {\n")],
+        model: Model::Shuttle,
+        scenario: "crowd::a_write_inside_a_write_is_refused_wherever_it_runs",
+    },
+    Bug {
+        what: "a refused member is not rolled back in SQLite",
+        file: "onepen/src/sqlite.rs",
+        changes: &[("        live.check(live.rollback_to.run())?;\n", "")],
+        model: Model::Shuttle,
+        scenario: "real::every_schedule_on_real_sqlite_is_strictly_serialisable",
+    },
+    Bug {
+        what: "a read has no snapshot",
+        file: "onepen/src/readers/mod.rs",
+        changes: &[(
+            "        access.begin(ticket)?;\n        let tx = access.tx();\n        f(tx)",
+            "        let tx = access.tx();\n        f(tx)",
+        )],
+        model: Model::Shuttle,
+        scenario: "real::every_schedule_on_real_sqlite_is_strictly_serialisable",
+    },
+    Bug {
+        what: "a write reads before it has the write lock",
+        file: "onepen/src/sqlite.rs",
+        changes: &[("c\"BEGIN IMMEDIATE\"", "c\"BEGIN\"")],
+        model: Model::Shuttle,
+        scenario: "real::strangers_and_checkpoints_change_nothing_about_it",
+    },
+    Bug {
+        what: "a priority starves the rest",
+        file: QUEUE,
+        changes: &[(
+            "const MAX_BYPASS: u32 = 8;",
+            "const MAX_BYPASS: u32 = u32::MAX;",
+        )],
+        model: Model::Shuttle,
+        scenario: "crowd::no_waiting_write_is_passed_by_more_than_eight_for_each_before_it",
+    },
+    Bug {
+        what: "the last come is first served",
+        file: QUEUE,
+        changes: &[(
+            "self.lanes[header.priority as usize].push_back(job);",
+            "self.lanes[header.priority as usize].push_front(job);",
+        )],
+        model: Model::Plain,
+        scenario: "groups::members_that_wait_together_share_one_commit",
+    },
+];
+
+pub fn run(filter: Option<&str>) -> Result<(), Failure> {
+    let root = root()?;
+    let target = root.join("target").join("models").join("planted");
+    let copy = Copy::of(&root, &target.join("copy"))?;
+    let bugs: Vec<&Bug> = BUGS
+        .iter()
+        .filter(|bug| filter.is_none_or(|filter| bug.scenario.contains(filter)))
+        .collect();
+
+    // Whatever fails here failed before anything was planted.
+    for model in [Model::Plain, Model::Loom, Model::Shuttle] {
+        let scenarios: Vec<_> = bugs.iter().filter(|bug| bug.model == model).collect();
+        if scenarios.is_empty() {
+            continue;
+        }
+        let tests = model.build(&copy.root, &target)?;
+        for bug in scenarios {
+            if let (Fate::Caught(how), output) = run_one(&tests, bug.scenario)? {
+                return Err(format!("{} without any bug: {how}\n{output}", bug.scenario).into());
+            }
+        }
+    }
+
+    let width = |of: fn(&Bug) -> &str| bugs.iter().map(|bug| of(bug).len()).max().unwrap_or(0);
+    let (whats, scenarios) = (width(|bug| bug.what), width(|bug| bug.scenario));
+    println!(
+        "{:whats$}  {:7}  {:scenarios$}  noticed",
+        "bug", "model", "scenario"
+    );
+    let mut missed = 0;
+    for bug in bugs {
+        copy.plant(bug)?;
+        let built = bug.model.build(&copy.root, &target);
+        copy.heal(bug)?;
+        let (fate, _) = run_one(&built?, bug.scenario)?;
+        let noticed = match fate {
+            Fate::Caught(how) => how,
+            Fate::Missed => {
+                missed += 1;
+                "NO"
+            }
+        };
+        let model = bug.model.name();
+        println!(
+            "{:whats$}  {model:7}  {:scenarios$}  {noticed}",
+            bug.what, bug.scenario
+        );
+    }
+    if missed > 0 {
+        return Err(format!("{missed} planted bugs were not noticed").into());
+    }
+    Ok(())
+}
+
+enum Fate {
+    Caught(&'static str),
+    Missed,
+}
+
+fn run_one(tests: &Path, scenario: &str) -> Result<(Fate, String), Failure> {
+    let mut command = Command::new(tests);
+    command
+        .args(["--exact", &format!("models::{scenario}")])
+        .env("RUST_BACKTRACE", "0");
+    let (ended, output) = watch(command, HANGS)?;
+    if !output.contains("running 1 test") {
+        return Err(format!("there is no scenario `{scenario}`:\n{output}").into());
+    }
+    let fate = match ended {
+        Some(true) => Fate::Missed,
+        Some(false) if output.contains("deadlock") => Fate::Caught("yes: deadlock"),
+        Some(false) => Fate::Caught("yes: failed"),
+        None => Fate::Caught("yes: hangs"),
+    };
+    Ok((fate, output))
+}
+
+/// A workspace with nothing but the library in it.
+struct Copy {
+    original: PathBuf,
+    root: PathBuf,
+}
+
+impl Copy {
+    fn of(original: &Path, root: &Path) -> Result<Self, Failure> {
+        if root.exists() {
+            std::fs::remove_dir_all(root)?;
+        }
+        std::fs::create_dir_all(root)?;
+        let manifest = std::fs::read_to_string(original.join("Cargo.toml"))?;
+        let manifest: String = manifest
+            .lines()
+            .map(|line| match line.split_once(" = ") {
+                Some((key @ ("members" | "default-members"), _)) => {
+                    format!("{key} = [\"onepen\"]\n")
+                }
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        std::fs::write(root.join("Cargo.toml"), manifest)?;
+        std::fs::copy(original.join("Cargo.lock"), root.join("Cargo.lock"))?;
+        copy_dir(&original.join("onepen"), &root.join("onepen"))?;
+        Ok(Self {
+            original: original.to_path_buf(),
+            root: root.to_path_buf(),
+        })
+    }
+
+    fn plant(&self, bug: &Bug) -> Result<(), Failure> {
+        let mut text = std::fs::read_to_string(self.original.join(bug.file))?;
+        for (from, to) in bug.changes {
+            let found = text.matches(from).count();
+            if found != 1 {
+                return Err(format!(
+                    "`{}` cannot be planted: found {found} times in {}, expected once:\n{from}",
+                    bug.what, bug.file
+                )
+                .into());
+            }
+            text = text.replace(from, to);
+        }
+        Ok(std::fs::write(self.root.join(bug.file), text)?)
+    }
+
+    fn heal(&self, bug: &Bug) -> Result<(), Failure> {
+        std::fs::copy(self.original.join(bug.file), self.root.join(bug.file))?;
+        Ok(())
+    }
+}
+
+fn copy_dir(from: &Path, to: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type()?.is_dir() {
+            copy_dir(&from, &to)?;
+        } else {
+            std::fs::copy(&from, &to)?;
+        }
+    }
+    Ok(())
+}

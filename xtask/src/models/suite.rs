@@ -1,0 +1,257 @@
+//! Builds the library for one model, runs its scenarios, reads what they say.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::Failure;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Model {
+    /// No model: std's threads and the machine's own schedules.
+    Plain,
+    Loom,
+    Shuttle,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Strength {
+    Quick,
+    #[default]
+    Usual,
+    Long,
+}
+
+pub struct Scenario {
+    pub name: String,
+    passed: bool,
+    /// How many schedules, in how many seconds.
+    explored: Option<(u64, f64)>,
+}
+
+pub struct Report {
+    pub model: Model,
+    pub scenarios: Vec<Scenario>,
+    pub output: String,
+    took: Duration,
+    ended_well: bool,
+}
+
+impl Model {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "std",
+            Self::Loom => "loom",
+            Self::Shuttle => "shuttle",
+        }
+    }
+
+    /// Builds the library's tests under this model, and says where they are.
+    /// `root` is the workspace.
+    ///
+    /// Flags change what every dependency is built with, so each model keeps
+    /// its results apart from those of everyday work.
+    pub fn build(self, root: &Path, target: &Path) -> Result<PathBuf, Failure> {
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo
+            .args([
+                "test",
+                "--quiet",
+                "--package",
+                "onepen",
+                "--lib",
+                "--no-run",
+            ])
+            .arg("--message-format=json-render-diagnostics")
+            .current_dir(root)
+            .stdin(Stdio::null())
+            .env("CARGO_TARGET_DIR", target.join(self.name()))
+            // A thousand times through the same code: worth optimising. Checks
+            // stay on.
+            .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
+        if let Some(shared) = std::env::var_os("CARGO_BUILD_BUILD_DIR") {
+            let mut own = shared;
+            own.push(format!("-{}", self.name()));
+            cargo.env("CARGO_BUILD_BUILD_DIR", own);
+        }
+        match self {
+            Self::Plain => {}
+            Self::Loom => drop(cargo.env("RUSTFLAGS", "--cfg onepen_loom")),
+            Self::Shuttle => drop(cargo.env("RUSTFLAGS", "--cfg onepen_shuttle")),
+        }
+        let built = cargo
+            .output()
+            .map_err(|error| format!("cargo does not start: {error}"))?;
+        if !built.status.success() {
+            let said = String::from_utf8_lossy(&built.stderr);
+            return Err(
+                format!("the library does not build under {}:\n{said}", self.name()).into(),
+            );
+        }
+        String::from_utf8_lossy(&built.stdout)
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter(|message| message["target"]["name"] == "onepen")
+            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+            .ok_or_else(|| "cargo built no tests".into())
+    }
+}
+
+/// The directory of the workspace this very program was built from.
+pub fn root() -> Result<PathBuf, Failure> {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = xtask.parent().ok_or("xtask is not inside a workspace")?;
+    Ok(root.to_path_buf())
+}
+
+pub fn run(
+    model: Model,
+    strength: Strength,
+    seed: Option<u64>,
+    filter: &str,
+) -> Result<Report, Failure> {
+    let root = root()?;
+    let since = Instant::now();
+    eprintln!("{}: building …", model.name());
+    let mut tests = Command::new(model.build(&root, &root.join("target").join("models"))?);
+    match (model, strength) {
+        (Model::Loom, Strength::Long) => drop(tests.env("ONEPEN_MODEL_PREEMPTIONS", "4")),
+        (Model::Shuttle, Strength::Quick) => drop(tests.env("ONEPEN_MODEL_PERCENT", "10")),
+        (Model::Shuttle, Strength::Long) => drop(tests.env("ONEPEN_MODEL_PERCENT", "3000")),
+        _ => {}
+    }
+    if let Some(seed) = seed {
+        tests.env("ONEPEN_MODEL_SEED", seed.to_string());
+    }
+    eprintln!("{}: running …", model.name());
+    tests.args([
+        "--show-output",
+        if filter.is_empty() {
+            "models::"
+        } else {
+            filter
+        },
+    ]);
+    let (ended_well, output) = watch(tests, Duration::from_secs(3600))?;
+    let report = Report {
+        model,
+        scenarios: scenarios(&output),
+        took: since.elapsed(),
+        ended_well: ended_well == Some(true),
+        output,
+    };
+    if report.scenarios.is_empty() && report.ended_well {
+        return Err(format!("no scenario is called `{filter}`").into());
+    }
+    Ok(report)
+}
+
+/// Runs `command` to its end, or kills it when it takes longer than `limit`.
+/// Says whether it succeeded (`None`: killed) and what it printed.
+pub fn watch(mut command: Command, limit: Duration) -> Result<(Option<bool>, String), Failure> {
+    let (mut reads, writes) = std::io::pipe()?;
+    let mut child = command
+        .stdout(writes.try_clone()?)
+        .stderr(writes)
+        .spawn()
+        .map_err(|error| format!("the tests do not start: {error}"))?;
+    drop(command); // it holds the other end of the pipe
+    let reader = std::thread::spawn(move || {
+        let mut output = Vec::new();
+        let read = reads.read_to_end(&mut output);
+        read.map(|_| String::from_utf8_lossy(&output).into_owned())
+    });
+    let since = Instant::now();
+    let ended = loop {
+        if let Some(status) = child.try_wait()? {
+            break Some(status.success());
+        }
+        if since.elapsed() > limit {
+            child.kill()?;
+            child.wait()?;
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let output = match reader.join() {
+        Ok(output) => output?,
+        Err(_) => return Err("the reader of a child's output panicked".into()),
+    };
+    Ok((ended, output))
+}
+
+/// `test NAME ... ok` says how it ended; `model: NAME: N schedules in S s`, how
+/// far it went.
+fn scenarios(output: &str) -> Vec<Scenario> {
+    let mut scenarios: Vec<Scenario> = Vec::new();
+    let mut explored = Vec::new();
+    for line in output.lines() {
+        if let Some((name, verdict)) = line
+            .strip_prefix("test ")
+            .and_then(|line| line.split_once(" ... "))
+        {
+            scenarios.push(Scenario {
+                name: short(name).to_owned(),
+                passed: verdict == "ok",
+                explored: None,
+            });
+        }
+        if let Some((name, said)) = line
+            .strip_prefix("model: ")
+            .and_then(|line| line.split_once(": "))
+        {
+            let mut words = said.split(' ');
+            let schedules = words.next().and_then(|word| word.parse().ok());
+            let seconds = words.nth(2).and_then(|word| word.parse().ok());
+            explored.push((short(name).to_owned(), schedules.zip(seconds)));
+        }
+    }
+    for scenario in &mut scenarios {
+        let said = explored.iter().find(|(name, _)| *name == scenario.name);
+        scenario.explored = said.and_then(|(_, explored)| *explored);
+    }
+    scenarios
+}
+
+fn short(name: &str) -> &str {
+    name.strip_prefix("models::").unwrap_or(name)
+}
+
+impl Report {
+    pub fn failed(&self) -> bool {
+        !self.ended_well || self.scenarios.iter().any(|scenario| !scenario.passed)
+    }
+
+    pub fn cell(&self, name: &str) -> String {
+        match self.scenarios.iter().find(|found| found.name == name) {
+            None => "-".into(),
+            Some(Scenario { passed: false, .. }) => "FAILED".into(),
+            Some(Scenario { explored: None, .. }) => "ok".into(),
+            Some(Scenario {
+                explored: Some((schedules, seconds)),
+                ..
+            }) => format!("{schedules} in {seconds:.2} s"),
+        }
+    }
+
+    pub fn summary(&self) -> String {
+        let schedules: u64 = self
+            .scenarios
+            .iter()
+            .filter_map(|scenario| scenario.explored)
+            .map(|(schedules, _)| schedules)
+            .sum();
+        format!(
+            "{}: {} scenarios, {schedules} schedules, {:.1} s with building: {}",
+            self.model.name(),
+            self.scenarios.len(),
+            self.took.as_secs_f64(),
+            if self.failed() {
+                "FAILED"
+            } else {
+                "all passed"
+            },
+        )
+    }
+}
