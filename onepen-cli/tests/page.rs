@@ -18,11 +18,12 @@ const BROWSERS: [&str; 4] = [
 
 fn browser() -> Option<&'static str> {
     let installed = BROWSERS.into_iter().find(|name| {
-        let version = Command::new(name)
+        Command::new(name)
             .arg("--version")
             .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        { version }.status().is_ok_and(|status| status.success())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
     });
     if installed.is_none() {
         // Not through `eprintln!`, which the test harness would swallow.
