@@ -1,14 +1,14 @@
 //! One way, on the threads of one process, for one slice of time.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::gate::Gate;
-use super::tally::{Counted, Ran, Tally};
+use super::tally::{Counted, Ran, Tallies, Tally, histogram, record};
 use crate::bench::fsyncs;
 use crate::bench::script::Script;
 use crate::bench::sql::Value;
@@ -215,8 +215,8 @@ pub fn run_opened(
         let reading = tallies.split_off(hands as usize);
         Ok(Ran {
             lasted,
-            writers: Counted::from_clients(tallies.into_iter().flatten().collect()),
-            readers: Counted::from_clients(reading.into_iter().flatten().collect()),
+            writers: Counted::from_threads(tallies),
+            readers: Counted::from_threads(reading),
             fsyncs: fsyncs::count().zip(flushed).map(|(now, then)| now - then),
         })
     })
@@ -239,13 +239,13 @@ impl Opened {
         gate: &Arc<Gate>,
         number: u32,
         reads: bool,
-    ) -> Vec<Tally> {
+    ) -> Tallies {
         let way: &dyn Way = match self {
             Self::Threads(way) => way.as_ref(),
             Self::Tasks(onepen) if !reads => return tasks(onepen, slice, workload, gate),
             Self::Tasks(onepen) => onepen.as_ref(),
         };
-        let mut tally = Tally::new();
+        let mut tallies = Tallies::new();
         let draw = Draw::new(slice.seed, slice.first_client() + number);
         match way.client() {
             Ok(mut client) => {
@@ -256,7 +256,7 @@ impl Opened {
                         gate,
                         draw,
                         reads,
-                        &mut tally,
+                        &mut tallies,
                     );
                 }
             }
@@ -264,7 +264,7 @@ impl Opened {
                 gate.arrive(Err(fault.to_string()));
             }
         }
-        vec![tally]
+        tallies
     }
 }
 
@@ -274,12 +274,12 @@ fn tasks(
     slice: &Slice,
     workload: &Arc<dyn Workload>,
     gate: &Arc<Gate>,
-) -> Vec<Tally> {
+) -> Tallies {
     let runtime = match tokio::runtime::Builder::new_current_thread().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             gate.arrive(Err(format!("tokio's runtime did not start: {error}")));
-            return Vec::new();
+            return Tallies::new();
         }
     };
     // The readers' threads are numbered after the tasks' one thread.
@@ -288,26 +288,37 @@ fn tasks(
         .map(|number| Draw::new(slice.seed, first + number))
         .collect();
     if !gate.arrive(Ok(())) {
-        return Vec::new();
+        return Tallies::new();
     }
+    // Never contended: all tasks are on this thread.
+    let latencies = Arc::new(Mutex::new(histogram()));
     let tasks: Vec<_> = clients
         .into_iter()
         .map(|mut draw| {
             let (onepen, workload, gate) =
                 (Arc::clone(onepen), Arc::clone(workload), Arc::clone(gate));
+            let latencies = Arc::clone(&latencies);
             runtime.spawn(async move {
                 let mut tally = Tally::new();
+                // One look at the clock for each: the end of one is the beginning
+                // of the next.
+                let mut began = Instant::now();
                 while !gate.is_over() {
                     let job = workload.write(&mut draw);
-                    let began = Instant::now();
                     let answer = onepen.run(&job).await;
-                    tally.count(&job, began.elapsed(), !gate.is_over(), answer);
+                    let now = Instant::now();
+                    if tally.count(&job, !gate.is_over(), answer) {
+                        let mut latencies =
+                            latencies.lock().unwrap_or_else(PoisonError::into_inner);
+                        record(&mut latencies, now - began);
+                    }
+                    began = now;
                 }
                 tally
             })
         })
         .collect();
-    runtime.block_on(async {
+    let clients = runtime.block_on(async {
         let mut tallies = Vec::with_capacity(tasks.len());
         for task in tasks {
             match task.await {
@@ -316,7 +327,12 @@ fn tasks(
             }
         }
         tallies
-    })
+    });
+    let latencies = std::mem::replace(
+        &mut *latencies.lock().unwrap_or_else(PoisonError::into_inner),
+        histogram(),
+    );
+    Tallies { clients, latencies }
 }
 
 /// One client at work.
@@ -326,19 +342,26 @@ fn drive(
     gate: &Gate,
     mut draw: Draw,
     reads: bool,
-    tally: &mut Tally,
+    tallies: &mut Tallies,
 ) {
+    let mut tally = Tally::new();
+    let mut began = Instant::now();
     while !gate.is_over() {
         let job = if reads {
             let Some(job) = workload.read(&mut draw) else {
-                return;
+                break;
             };
             job
         } else {
             workload.write(&mut draw)
         };
-        let began = Instant::now();
         let answer = client.run(&job);
-        tally.count(&job, began.elapsed(), !gate.is_over(), answer);
+        // One look at the clock for each: the end of one is the beginning of the next.
+        let now = Instant::now();
+        if tally.count(&job, !gate.is_over(), answer) {
+            record(&mut tallies.latencies, now - began);
+        }
+        began = now;
     }
+    tallies.clients.push(tally);
 }

@@ -13,14 +13,33 @@ use serde::{Deserialize, Serialize};
 use crate::bench::sql::Fault;
 use crate::bench::workloads::Job;
 
+/// What the clients of one thread counted.
+pub struct Tallies {
+    /// Client by client.
+    pub clients: Vec<Tally>,
+    /// The latencies of all of them.
+    pub latencies: Histogram<u64>,
+}
+
+impl Tallies {
+    /// Of no client yet.
+    pub fn new() -> Self {
+        Self {
+            clients: Vec::new(),
+            latencies: histogram(),
+        }
+    }
+}
+
 /// One client's counts.
+// Without a histogram of its own: those of a thousand tasks do not fit into the
+// processor's caches, and made every tenth instruction of the fastest way wait.
 pub struct Tally {
     in_time: u64,
     committed: u64,
     effects: u64,
     unknown: u64,
     errors: BTreeMap<String, Errors>,
-    latencies: Histogram<u64>,
 }
 
 /// The errors of one class.
@@ -32,13 +51,18 @@ pub struct Errors {
     pub example: String,
 }
 
-/// An empty histogram of nanoseconds, which grows with what it is given: a
-/// thousand tasks have one each.
-fn histogram() -> Histogram<u64> {
+/// An empty histogram of nanoseconds, which grows with what it is given.
+pub fn histogram() -> Histogram<u64> {
     Histogram::new(2).expect("two digits are allowed")
 }
 
-fn record(latencies: &mut Histogram<u64>, nanos: u64, count: u64) {
+/// Adds one latency.
+pub fn record(latencies: &mut Histogram<u64>, took: Duration) {
+    let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+    record_n(latencies, nanos, 1);
+}
+
+fn record_n(latencies: &mut Histogram<u64>, nanos: u64, count: u64) {
     latencies
         .record_n(nanos, count)
         .expect("a growing histogram takes every number");
@@ -53,19 +77,17 @@ impl Tally {
             effects: 0,
             unknown: 0,
             errors: BTreeMap::new(),
-            latencies: histogram(),
         }
     }
 
-    /// Counts one transaction.
-    pub fn count(&mut self, job: &Job, took: Duration, in_time: bool, answer: Result<(), Fault>) {
+    /// Counts one transaction; answers whether its latency is to be recorded.
+    pub fn count(&mut self, job: &Job, in_time: bool, answer: Result<(), Fault>) -> bool {
         match answer {
             Ok(()) => {
                 self.committed += 1;
                 self.in_time += u64::from(in_time);
                 self.effects += job.work().effects();
-                let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-                record(&mut self.latencies, nanos, 1);
+                true
             }
             Err(fault) => {
                 if fault.is_unknown() {
@@ -78,6 +100,7 @@ impl Tally {
                         example: fault.to_string(),
                     })
                     .count += 1;
+                false
             }
         }
     }
@@ -103,19 +126,21 @@ pub struct Counted {
 }
 
 impl Counted {
-    /// Adds up clients.
-    pub fn from_clients(clients: Vec<Tally>) -> Self {
+    /// Adds up threads.
+    pub fn from_threads(threads: Vec<Tallies>) -> Self {
         let mut counted = Self::default();
         let mut latencies = histogram();
-        for client in clients {
-            counted.in_time += client.in_time;
-            counted.committed += client.committed;
-            counted.effects += client.effects;
-            counted.unknown += client.unknown;
-            counted.shares.push(client.in_time);
-            add_errors(&mut counted.errors, client.errors);
+        for thread in threads {
+            for client in thread.clients {
+                counted.in_time += client.in_time;
+                counted.committed += client.committed;
+                counted.effects += client.effects;
+                counted.unknown += client.unknown;
+                counted.shares.push(client.in_time);
+                add_errors(&mut counted.errors, client.errors);
+            }
             latencies
-                .add(&client.latencies)
+                .add(&thread.latencies)
                 .expect("a growing histogram takes any other");
         }
         counted.latencies = buckets(&latencies);
@@ -132,7 +157,7 @@ impl Counted {
         add_errors(&mut self.errors, other.errors);
         let mut latencies = histogram();
         for (nanos, count) in self.latencies.drain(..).chain(other.latencies) {
-            record(&mut latencies, nanos, count);
+            record_n(&mut latencies, nanos, count);
         }
         self.latencies = buckets(&latencies);
     }

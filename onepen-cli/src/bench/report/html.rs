@@ -136,7 +136,7 @@ fn legend(report: &Report, page: &mut String) {
             page,
             "<li class=\"w{}\"><button type=\"button\" data-highlight=\"{1}\" aria-pressed=\"false\">{1}</button></li>",
             color(report, way.way),
-            escape(way.way)
+            escape(&way.title())
         );
     }
     page.push_str("</ul>\n");
@@ -236,7 +236,7 @@ fn table(point: &PointReport, page: &mut String) {
         add!(
             page,
             "<tr{class}><th scope=\"row\">{}</th>",
-            escape(way.way)
+            escape(&way.title())
         );
         for (_, cell) in CELLS {
             let text = cell(way).unwrap_or_else(|| "–".to_owned());
@@ -269,24 +269,24 @@ fn wrong(point: &PointReport, page: &mut String) {
     };
     for way in &point.ways {
         if let Some(why) = &way.could_not_run {
-            item(way.way, "violation", &format!("could not run: {why}"));
+            item(&way.title(), "violation", &format!("could not run: {why}"));
         }
         if let Some(lost) = way.lost_updates.filter(|&lost| lost > 0) {
             let what = format!("{} acknowledged updates are lost", thousands(lost));
-            item(way.way, "violation", &what);
+            item(&way.title(), "violation", &what);
         }
         for violation in &way.violations {
-            item(way.way, "violation", violation);
+            item(&way.title(), "violation", violation);
         }
         for (class, &errors) in &way.errors {
             item(
-                way.way,
+                &way.title(),
                 "error",
                 &format!("{} × {class}", thousands(errors)),
             );
         }
         if let Some(note) = way.note {
-            item(way.way, "note", note);
+            item(&way.title(), "note", note);
         }
     }
     if !items.is_empty() {
@@ -300,7 +300,7 @@ fn footer(report: &Report, page: &mut String) {
         add!(
             page,
             "<dt>{}</dt><dd>{}</dd>",
-            escape(way.way),
+            escape(&way.title()),
             escape(way.about)
         );
     }

@@ -339,6 +339,14 @@ impl WayReport {
         });
     }
 
+    /// Its name as it stands beside its figures.
+    pub fn title(&self) -> String {
+        match self.note {
+            None => self.way.to_owned(),
+            Some(_) => format!("{} (socket)", self.way),
+        }
+    }
+
     /// Whether it lost or broke something.
     pub fn is_violated(&self) -> bool {
         self.lost_updates.unwrap_or(0) > 0 || !self.violations.is_empty()

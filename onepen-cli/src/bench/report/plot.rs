@@ -72,7 +72,7 @@ fn bars(
              <rect class=\"bar\" x=\"0\" y=\"{4:.0}\" width=\"{5:.1}\" height=\"10\" rx=\"2\"/></g>",
             color(report, way.way),
             y + 13.0,
-            escape(way.way),
+            escape(&way.title()),
             escape(&text),
             y + 19.0,
             length.clamp(if length > 0.0 { 1.0 } else { 0.0 }, WIDTH),
@@ -173,7 +173,7 @@ pub fn latency_ranges(report: &Report, point: &PointReport) -> String {
             "<g class=\"w{}\" data-way=\"{2}\"><text class=\"over\" x=\"0\" y=\"{1:.0}\">{2}</text>",
             color(report, way.way),
             y + 14.0,
-            escape(way.way)
+            escape(&way.title())
         );
         if let Some(latency) = way.latency_us {
             let (middle, p50, p99, p999, max) = (
@@ -270,7 +270,7 @@ pub fn throughput_lines(report: &Report) -> String {
             content,
             "<g class=\"w{}\" data-way=\"{}\"><polyline class=\"line\" points=\"",
             color(report, way.way),
-            escape(way.way)
+            escape(&way.title())
         );
         for (x, y) in &places {
             add!(content, "{x:.1},{y:.1} ");

@@ -196,7 +196,7 @@ fn ways(point: &PointReport, style: Style, text: &mut String) {
     let names = point
         .ways
         .iter()
-        .map(|way| width(way.way))
+        .map(|way| width(&way.title()))
         .max()
         .unwrap_or(0);
     let cells: Vec<Vec<_>> = point
@@ -229,7 +229,7 @@ fn ways(point: &PointReport, style: Style, text: &mut String) {
     }
     line(text, &style.paint(DIM, &head));
     for (way, row) in point.ways.iter().zip(&cells) {
-        let mut painted = format!("{:names$}", way.way);
+        let mut painted = format!("{:names$}", way.title());
         if way.way.starts_with("onepen") {
             painted = style.paint(BOLD, &painted);
         }
@@ -285,7 +285,7 @@ fn wrong(point: &PointReport, style: Style, text: &mut String) {
     let names = point
         .ways
         .iter()
-        .map(|way| way.way.chars().count())
+        .map(|way| way.title().chars().count())
         .max()
         .unwrap_or(0);
     let mut said = false;
@@ -296,10 +296,10 @@ fn wrong(point: &PointReport, style: Style, text: &mut String) {
     for way in &point.ways {
         if let Some(lost) = way.lost_updates.filter(|&lost| lost > 0) {
             let what = format!("{} acknowledged updates are lost", thousands(lost));
-            say(way.way, &style.paint(RED, &what));
+            say(&way.title(), &style.paint(RED, &what));
         }
         for violation in &way.violations {
-            say(way.way, &style.paint(RED, violation));
+            say(&way.title(), &style.paint(RED, violation));
         }
         for (class, &errors) in &way.errors {
             let mut what = format!("{} × {class}", thousands(errors));
@@ -309,16 +309,16 @@ fn wrong(point: &PointReport, style: Style, text: &mut String) {
             {
                 what.push_str(&format!(": {example}"));
             }
-            say(way.way, &style.paint(YELLOW, &what));
+            say(&way.title(), &style.paint(YELLOW, &what));
         }
         if let Some(readers) = &way.readers {
             for (class, &errors) in &readers.errors {
                 let what = format!("{} × {class} (readers)", thousands(errors));
-                say(way.way, &style.paint(YELLOW, &what));
+                say(&way.title(), &style.paint(YELLOW, &what));
             }
         }
         if let Some(note) = way.note {
-            say(way.way, &style.paint(DIM, note));
+            say(&way.title(), &style.paint(DIM, note));
         }
     }
     if said {
