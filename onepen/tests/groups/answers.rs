@@ -190,7 +190,6 @@ fn members_see_what_came_before_them_in_the_order_they_came() {
             scene.db.submit(move |tx| -> Result<i64> {
                 tx.execute("INSERT INTO t VALUES (?1, '')", (n,))?;
                 tx.query_row("SELECT count(*) FROM t", (), |row| row.get(0))
-                    .map_err(Into::into)
             })
         })
         .collect();

@@ -112,7 +112,8 @@ fn a_schema_change_in_mid_group_re_prepares_cached_statements() {
             .write(|tx| {
                 tx.execute(insert, (0,))?;
                 tx.query_row(all, (0,), |row| {
-                    Ok(assert_eq!(row.as_ref().column_count(), 2))
+                    assert_eq!(row.as_ref().column_count(), 2);
+                    Ok(())
                 })
             })
             .unwrap();
