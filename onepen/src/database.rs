@@ -15,6 +15,7 @@ use crate::migrate::Migrations;
 use crate::options::{Journal, Options};
 use crate::pen::Pen;
 use crate::pen::job::{Kind, Ticket};
+use crate::pen::turn::Alone;
 use crate::readers::Readers;
 use crate::sqlite::SqliteEngine;
 use crate::stats::Stats;
@@ -177,7 +178,12 @@ impl Shared {
             hold,
             &patience,
         )?;
-        let pen = Pen::new(engine, options.limits, crate::timer::shared());
+        let pen = Pen::new(
+            engine,
+            options.limits,
+            crate::timer::shared(),
+            Arc::new(Alone),
+        );
         pen.call_it(&connector.name);
         shared.pen = Some(Arc::clone(&pen));
         if options.journal == Journal::Wal {

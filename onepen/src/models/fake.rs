@@ -11,8 +11,9 @@ use std::collections::VecDeque;
 use std::sync::Weak;
 use std::time::Instant;
 
-use crate::engine::{CommitError, Engine, Patience};
+use crate::engine::{CommitError, Engine, GiveUp, Patience};
 use crate::error::{Error, Outcome, Result, Waited, WaitedFor};
+use crate::pen::turn::WriteLock;
 use crate::sync::{Arc, AtomicBool, AtomicU32, Mutex, Ordering, lock, pause};
 use crate::timer::{Expires, Timer};
 
@@ -46,6 +47,9 @@ pub(super) struct World {
     disk: std::sync::Mutex<Disk>,
     /// SQLite's write lock.
     locked: AtomicBool,
+    /// The turn is taken, by the pen or by another process. std's: it is looked
+    /// at by every scenario and the subject of two.
+    turn: std::sync::Mutex<Turns>,
     /// How many transactions were committed with something in them. The model's,
     /// and relaxed: loom only tries to swap steps that touch something in common,
     /// so a COMMIT and a look at what is committed must.
@@ -57,6 +61,7 @@ impl World {
         Arc::new(Self {
             disk: std::sync::Mutex::default(),
             locked: AtomicBool::new(false),
+            turn: std::sync::Mutex::default(),
             commits: AtomicU32::new(0),
         })
     }
@@ -105,6 +110,17 @@ impl World {
         self.locked.store(false, Ordering::SeqCst);
     }
 
+    fn turns(&self) -> std::sync::MutexGuard<'_, Turns> {
+        self.turn
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// It is another process's turn, or no longer.
+    pub(super) fn stranger_has_turn(&self, has: bool) {
+        self.turns().theirs = has;
+    }
+
     fn violated(&self, what: impl Into<String>) {
         self.disk().violations.push(what.into());
     }
@@ -113,6 +129,7 @@ impl World {
     pub(super) fn check(&self, engine: &FakeEngine) {
         assert!(engine.open.is_none(), "a transaction was left open");
         assert!(!engine.guarded, "the guards were left up");
+        assert!(!self.turns().ours, "a turn was not passed on");
         let disk = self.disk();
         assert!(disk.violations.is_empty(), "{:?}", disk.violations);
         for row in &disk.denied {
@@ -129,6 +146,36 @@ impl World {
             disk.committed.len(),
             "a write was applied twice"
         );
+    }
+}
+
+#[derive(Default)]
+struct Turns {
+    ours: bool,
+    theirs: bool,
+}
+
+/// The queue between processes, with one other process in it.
+pub(super) struct FakeWriteLock(pub(super) Arc<World>);
+
+impl WriteLock for FakeWriteLock {
+    fn take(&self, patience: &dyn Patience) -> std::result::Result<(), GiveUp> {
+        while self.0.turns().theirs {
+            if let Some(why) = patience.exhausted() {
+                return Err(why);
+            }
+            pause(std::time::Duration::from_micros(50));
+        }
+        if std::mem::replace(&mut self.0.turns().ours, true) {
+            self.0.violated("a turn was taken twice");
+        }
+        Ok(())
+    }
+
+    fn pass_on(&self) {
+        if !std::mem::replace(&mut self.0.turns().ours, false) {
+            self.0.violated("a turn was passed on that was not taken");
+        }
     }
 }
 
@@ -215,6 +262,9 @@ impl Engine for FakeEngine {
         if self.open.is_some() {
             self.world.violated("BEGIN inside a transaction");
             return Err(refused("BEGIN inside a transaction"));
+        }
+        if !self.world.turns().ours {
+            self.world.violated("BEGIN outside our turn");
         }
         if self.world.disk().begin_faults.pop_front() == Some(true) {
             return Err(sqlite(rusqlite::ffi::SQLITE_IOERR).into());

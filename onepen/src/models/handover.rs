@@ -396,3 +396,38 @@ fn a_deadline_passes_also_while_a_stranger_has_the_write_lock() {
         rig.look();
     });
 }
+
+#[test]
+fn nobody_writes_while_it_is_another_processes_turn() {
+    explore(|| {
+        let rig = Rig::new(limits());
+        let writer = rig.start_writer();
+        rig.world.stranger_has_turn(true);
+        let world = Arc::clone(&rig.world);
+        let stranger = thread::spawn(move || {
+            let seen = world.commits();
+            world.stranger_has_turn(false);
+            seen
+        });
+        rig.write(1).unwrap();
+        assert_eq!(stranger.join().unwrap(), 0, "a write went before its turn");
+        rig.finish(writer);
+    });
+}
+
+#[test]
+fn those_who_wait_for_a_turn_can_give_up() {
+    explore(|| {
+        let rig = Rig::new(limits());
+        let writer = rig.start_writer();
+        rig.world.stranger_has_turn(true);
+        let (ticket, token) = cancellable();
+        let canceller = thread::spawn(move || token.cancel());
+        let answer = write(&rig.pen, &rig.world, &ticket, 1);
+        assert_eq!(answer.unwrap_err().kind(), ErrorKind::Cancelled);
+        canceller.join().unwrap();
+        rig.world.stranger_has_turn(false);
+        rig.write(2).unwrap();
+        rig.finish(writer);
+    });
+}

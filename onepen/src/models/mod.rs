@@ -72,6 +72,7 @@ impl Rig {
             FakeEngine::new(Arc::clone(&world)),
             limits,
             Arc::clone(&timer) as _,
+            Arc::new(fake::FakeWriteLock(Arc::clone(&world))),
         );
         Self { world, pen, timer }
     }

@@ -198,7 +198,12 @@ impl Real {
         };
         let engine = SqliteEngine::open(Arc::clone(&connector), wal, None, &patience).unwrap();
         Arc::new(Self {
-            pen: Pen::new(engine, limits(), crate::timer::shared()),
+            pen: Pen::new(
+                engine,
+                limits(),
+                crate::timer::shared(),
+                Arc::new(crate::pen::turn::Alone),
+            ),
             readers: Arc::new(Readers::new(Arc::clone(&connector))),
             connector,
             history: History::default(),

@@ -30,6 +30,7 @@ use std::time::Instant;
 
 use super::job::{Kind, Member, Ticket, drop_quietly};
 use super::queue::Queued;
+use super::turn::Turn;
 use super::{Held, Pen, Wake, WhileSomebodyWaits, gave_up, patience};
 use crate::engine::{Engine, GiveUp, Patience, Until};
 use crate::error::{Error, ErrorKind, Outcome, Result, Waited, WaitedFor};
@@ -126,12 +127,16 @@ impl<E: Engine> Held<'_, E> {
             return;
         };
         group.last_size = 0;
+        let Ok(turn) = Turn::take(pen, &WhileSomebodyWaits(pen)) else {
+            return; // everybody gave up and has been answered
+        };
         let kind = lock(&pen.state).queue.next_kind();
         match kind {
             None => return,
             Some(Kind::Exclusive | Kind::Maintenance) => run_exclusive(pen, engine, group),
             Some(Kind::Grouped | Kind::Alone) => run_turn(pen, engine, group),
         }
+        drop(turn); // others need not wait until everybody is awake
         group.wake.wake_all(pen);
     }
 
@@ -154,14 +159,19 @@ impl<E: Engine> Held<'_, E> {
             )));
         };
         let patience = patience(ticket, since);
+        let gave_up = |why, what| {
+            let error = gave_up(why, Waited::new(what, since.elapsed()));
+            Ok(Err(error.with_label(ticket.label.clone())))
+        };
         // A cancelled token ends even a call that would not have to wait. A
         // deadline does not: it bounds waiting, and there was none.
         if patience.exhausted() == Some(GiveUp::Cancelled) {
-            let waited = Waited::new(WaitedFor::Pen, since.elapsed());
-            return Ok(Err(
-                gave_up(GiveUp::Cancelled, waited).with_label(ticket.label.clone())
-            ));
+            return gave_up(GiveUp::Cancelled, WaitedFor::Pen);
         }
+        let turn = match Turn::take(pen, &patience) {
+            Ok(turn) => turn,
+            Err(why) => return gave_up(why, WaitedFor::WriteLock),
+        };
         let answer = match kind {
             Kind::Exclusive => {
                 let mut ran = Ok(Err(never_ran()));
@@ -178,6 +188,7 @@ impl<E: Engine> Held<'_, E> {
                 catch_unwind(AssertUnwindSafe(|| call(engine)))
             }),
         };
+        drop(turn);
         pen.tally.turn(1, since.elapsed());
         answer.map(|answer| answer.map_err(|error| error.with_label(ticket.label.clone())))
     }
@@ -333,7 +344,7 @@ fn run_turn<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>) {
         if group.claimed.is_empty() {
             break;
         }
-        let patience = patience_of_all(group);
+        let patience = patience_of_all(group.claimed.iter().map(|claimed| &claimed.job));
         if let Err(error) = begin(pen, engine, &patience) {
             fail_all(group, error);
             break;
@@ -490,10 +501,7 @@ fn run_begun_alone<E: Engine>(engine: &mut E, group: &mut Group<E>) {
 /// with what became of the COMMIT. When the COMMIT was refused for something
 /// that one of them did, they are put back in line, each for itself.
 fn commit<E: Engine>(engine: &mut E, group: &mut Group<E>) {
-    if let Err(failed) = engine.commit(&Until {
-        deadline: None,
-        cancel: None,
-    }) {
+    if let Err(failed) = engine.commit(&patience_of_all(&group.members)) {
         engine.rollback();
         if failed.may_be_one_members_doing() && group.members.len() > 1 {
             // Which member's is not known, so each answers for itself alone.
@@ -525,12 +533,10 @@ fn fail_all<E: Engine>(group: &mut Group<E>, error: Error) {
     group.fail_all(|| Error::same_as(&failure));
 }
 
-/// Those who are run again wait together, until the last of them would give up.
-fn patience_of_all<E>(group: &Group<E>) -> Until<'static> {
-    let deadlines = group
-        .claimed
-        .iter()
-        .map(|claimed| claimed.job.header().deadline);
+/// Those who share a transaction wait together, until the last of them would
+/// give up.
+fn patience_of_all<'a, E: 'a>(jobs: impl IntoIterator<Item = &'a Queued<E>>) -> Until<'static> {
+    let deadlines = jobs.into_iter().map(|job| job.header().deadline);
     let deadline = deadlines.reduce(|a, b| Some(a?.max(b?))).flatten();
     Until {
         deadline,

@@ -37,6 +37,7 @@ pub(crate) mod future;
 pub(crate) mod group;
 pub(crate) mod job;
 pub(crate) mod queue;
+pub(crate) mod turn;
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -45,6 +46,7 @@ use std::time::{Duration, Instant};
 
 use self::job::{Kind, Member, NO_WORD, Ticket, drop_quietly, unwrap_ran};
 use self::queue::{Queue, Queued};
+use self::turn::WriteLock;
 use crate::cancel::{Cancel, CancelToken};
 use crate::engine::{Engine, GiveUp, Patience, Until};
 use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
@@ -142,6 +144,8 @@ pub(crate) struct Pen<E> {
     /// The holder is waiting for a lock outside this process.
     pub(crate) at_write_lock: AtomicBool,
     timer: Arc<dyn Timer>,
+    /// Whose turn it is, between processes.
+    pub(crate) write_lock: Arc<dyn WriteLock>,
     pub(crate) limits: Limits,
     pub(crate) tally: Tally,
     id: usize,
@@ -172,7 +176,12 @@ impl Drop for Inside {
 }
 
 impl<E: Engine> Pen<E> {
-    pub(crate) fn new(engine: E, limits: Limits, timer: Arc<dyn Timer>) -> Arc<Self> {
+    pub(crate) fn new(
+        engine: E,
+        limits: Limits,
+        timer: Arc<dyn Timer>,
+        write_lock: Arc<dyn WriteLock>,
+    ) -> Arc<Self> {
         use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
         static NEXT: AtomicUsize = AtomicUsize::new(1);
         Arc::new(Self {
@@ -194,6 +203,7 @@ impl<E: Engine> Pen<E> {
             admitted: WaitWord::new(),
             at_write_lock: AtomicBool::new(false),
             timer,
+            write_lock,
             limits,
             tally: Tally::default(),
             id: NEXT.fetch_add(1, Relaxed),
