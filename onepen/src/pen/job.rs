@@ -111,7 +111,7 @@ impl Header {
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        self.phase.load(Ordering::SeqCst) == DONE
+        self.phase.load(Ordering::Acquire) == DONE
     }
 
     /// Under the pen's lock only.
@@ -221,7 +221,7 @@ where
         );
         // Inside the lock, so that a task which finds the job unfinished has
         // its waker in place before `take` below.
-        self.header.phase.store(DONE, Ordering::SeqCst);
+        self.header.phase.store(DONE, Ordering::Release);
         slot.waker.take()
     }
 }

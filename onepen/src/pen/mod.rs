@@ -51,7 +51,7 @@ use crate::cancel::{Cancel, CancelToken};
 use crate::engine::{Engine, GiveUp, Patience, Until};
 use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
 use crate::stats::Tally;
-use crate::sync::{Arc, AtomicBool, AtomicU8, Mutex, Ordering, WaitWord, lock};
+use crate::sync::{Arc, AtomicBool, AtomicU8, Mutex, Ordering, WaitWord, fence, lock};
 use crate::timer::{Expires, Timer};
 
 /// What a caller wants when the queue is at its bound.
@@ -309,10 +309,12 @@ impl<E: Engine> Pen<E> {
 
     /// The word for a job that is queued now. A job that moves is not missed:
     /// [`Wake::add`] reads the word after the answer is final, we look at the
-    /// answer after the word is stored, and both in one total order.
+    /// answer after the word is stored, and of the two fences in between one is
+    /// the first. (Fences, because loom takes `SeqCst` accesses for weaker ones.)
     fn choose_word(&self, header: &job::Header) -> &WaitWord {
         let word = self.epoch.load(Ordering::Relaxed) % WORDS as u8;
-        header.word.store(word, Ordering::SeqCst);
+        header.word.store(word, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
         &self.words[word as usize]
     }
 
@@ -682,9 +684,11 @@ impl Wake {
     /// Makes the answer of `job` final.
     pub(crate) fn add<E>(&mut self, job: &dyn Member<E>) {
         self.wakers.extend(job.finish());
-        let word = job.header().word.load(Ordering::SeqCst);
-        if word != NO_WORD {
-            self.words |= 1 << word;
+        let word = &job.header().word;
+        // A task's job has none from the beginning; only a blocked caller moves.
+        if word.load(Ordering::Relaxed) != NO_WORD {
+            fence(Ordering::SeqCst); // see `choose_word`
+            self.words |= 1 << word.load(Ordering::Relaxed);
         }
     }
 
