@@ -54,7 +54,20 @@ const BUGS: &[Bug] = &[
     Bug {
         what: "a follower is not woken",
         file: PEN,
-        changes: &[("self.words |= 1 << word;", "self.words |= 0 << word;")],
+        changes: &[(
+            "self.words |= 1 << word.load(Ordering::Relaxed);",
+            "self.words |= 0 << word.load(Ordering::Relaxed);",
+        )],
+        model: Model::Loom,
+        scenario: "handover::three_callers_are_all_served",
+    },
+    Bug {
+        what: "a caller that moves on is missed (weak memory)",
+        file: PEN,
+        changes: &[(
+            "        fence(Ordering::SeqCst);\n        &self.words",
+            "        &self.words",
+        )],
         model: Model::Loom,
         scenario: "handover::three_callers_are_all_served",
     },
@@ -320,6 +333,11 @@ pub fn run(filter: Option<&str>) -> Result<(), Failure> {
         .iter()
         .filter(|bug| filter.is_none_or(|filter| bug.scenario.contains(filter)))
         .collect();
+
+    for bug in &bugs {
+        copy.plant(bug)?; // complains before anything is built
+        copy.heal(bug)?;
+    }
 
     // Whatever fails here failed before anything was planted.
     for model in [Model::Plain, Model::Loom, Model::Shuttle] {
