@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use onepen::{Database, ErrorKind, Options, WhenFull};
 
@@ -161,37 +160,6 @@ fn the_last_handle_finishes_what_was_submitted_and_closes() {
     let other = path.with_file_name("other.db");
     assert!(log_is_gone(&other));
     assert_eq!(count(&other), 100);
-}
-
-#[test]
-fn every_close_returns_when_it_is_closed() {
-    let scene = Scene::new(TABLE);
-    let hold = scene.hold();
-    let closing = AtomicU32::new(0);
-    std::thread::scope(|scope| {
-        let closers: Vec<_> = (0..3)
-            .map(|_| {
-                scope.spawn(|| {
-                    closing.fetch_add(1, Ordering::SeqCst);
-                    scene.db.close();
-                    log_is_gone(&scene.path())
-                })
-            })
-            .collect();
-        until("all of them are at it", || {
-            closing.load(Ordering::SeqCst) == 3
-        });
-        until("it is closed to newcomers", || {
-            scene.db.submit(|_| Ok(())).is_err()
-        });
-        hold.release();
-        for closer in closers {
-            assert!(
-                closer.join().unwrap(),
-                "it returned before the database was closed"
-            );
-        }
-    });
 }
 
 #[test]

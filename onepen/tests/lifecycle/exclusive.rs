@@ -43,15 +43,18 @@ fn settings_are_back_afterwards() {
     };
     let settings = [
         "foreign_keys",
-        "query_only",
         "cache_size",
         "recursive_triggers",
         "synchronous",
+        "query_only",
     ];
     let before = settings.map(read);
     scene
         .db
         .exclusively(|connection| {
+            connection.execute_batch(
+                "CREATE TEMP TABLE mine(n); ATTACH ':memory:' AS other; CREATE TABLE other.u(n)",
+            )?;
             for setting in settings {
                 connection.pragma_update(
                     None,
@@ -59,9 +62,6 @@ fn settings_are_back_afterwards() {
                     1 - i64::from(setting == "foreign_keys"),
                 )?;
             }
-            connection.execute_batch(
-                "CREATE TEMP TABLE mine(n); ATTACH ':memory:' AS other; CREATE TABLE other.u(n)",
-            )?;
             Ok(())
         })
         .unwrap();

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use onepen::{Database, ErrorKind, Options};
 use rusqlite::config::DbConfig;
@@ -81,86 +83,76 @@ fn a_path_that_looks_like_a_uri_is_a_path() {
     }
 }
 
+/// `on_connect` runs last on each connection, so it sees what is in force there.
 #[test]
-fn the_write_connection_is_defensive_and_trusts_no_schema() {
-    let scene = Scene::new("");
-    let check = |connection: &rusqlite::Connection| {
-        for (setting, wanted) in [
-            (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
-            (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
-            (DbConfig::SQLITE_DBCONFIG_DQS_DDL, false),
-            (DbConfig::SQLITE_DBCONFIG_DQS_DML, false),
-            (DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, true),
-        ] {
-            assert_eq!(
-                connection.db_config(setting).unwrap(),
-                wanted,
-                "{setting:?}"
-            );
-        }
-        for (pragma, wanted) in [
-            ("wal_autocheckpoint", 0),
-            ("synchronous", 2),
-            ("mmap_size", 0),
-        ] {
-            let is: i64 = connection
-                .pragma_query_value(None, pragma, |row| row.get(0))
-                .unwrap_or(0);
-            assert_eq!(is, wanted, "{pragma}");
-        }
-    };
-    scene
-        .db
-        .exclusively(|connection| {
-            check(connection);
+fn every_connection_is_defensive_and_trusts_no_schema() {
+    let connections = Arc::new(AtomicU32::new(0));
+    let seen = Arc::clone(&connections);
+    let options = crate::common::options()
+        .readers(3)
+        .on_connect(move |connection| {
+            for (setting, wanted) in [
+                (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+                (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+                (DbConfig::SQLITE_DBCONFIG_DQS_DDL, false),
+                (DbConfig::SQLITE_DBCONFIG_DQS_DML, false),
+                (DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, true),
+            ] {
+                assert_eq!(connection.db_config(setting)?, wanted, "{setting:?}");
+            }
+            for (pragma, wanted) in [
+                ("wal_autocheckpoint", 0),
+                ("synchronous", 2),
+                ("busy_timeout", 0),
+            ] {
+                let is: i64 = connection.pragma_query_value(None, pragma, |row| row.get(0))?;
+                assert_eq!(is, wanted, "{pragma}");
+            }
+            let mode: String =
+                connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+            assert_eq!(mode, "wal");
+            seen.fetch_add(1, Ordering::Relaxed);
             Ok(())
-        })
-        .unwrap();
-    scene
-        .db
-        .write(|tx| {
-            let error = tx
-                .execute_batch("CREATE TABLE t(n DEFAULT \"text\")")
-                .unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Sqlite);
-            let error = tx
-                .query_row("SELECT \"no such column\"", (), |_| Ok(()))
-                .unwrap_err();
-            assert!(error.to_string().contains("no such column"), "{error}");
-            Ok(())
-        })
-        .unwrap();
-}
-
-#[test]
-fn every_reader_has_the_same_settings() {
-    let scene = Scene::with(crate::common::options().readers(3), "CREATE TABLE t(n)");
+        });
+    let scene = Scene::with(options, "CREATE TABLE t(n)");
     let barrier = std::sync::Barrier::new(3);
     std::thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
-                scene
-                    .db
-                    .read(|tx| {
-                        barrier.wait();
-                        let read = |pragma: &str| {
-                            let sql = format!("PRAGMA {pragma}");
-                            tx.query_row(&sql, (), |row| row.get::<_, i64>(0)).unwrap()
-                        };
-                        assert_eq!(read("trusted_schema"), 0);
-                        assert_eq!(read("foreign_keys"), 1);
-                        assert_eq!(read("query_only"), 1);
-                        assert_eq!(read("wal_autocheckpoint"), 0);
-                        let quoted = "SELECT \"no such column\"";
-                        assert!(tx.query_row(quoted, (), |_| Ok(())).is_err());
-                        barrier.wait();
-                        Ok(())
-                    })
-                    .unwrap();
+                let read = scene.db.read(|_| {
+                    barrier.wait();
+                    Ok(())
+                });
+                read.unwrap();
             });
         }
     });
-    assert!(scene.db.stats().readers >= 3);
+    scene.db.exclusively(|_| Ok(())).unwrap();
+    // One to write, three to read, one lent and one to write again.
+    assert!(connections.load(Ordering::Relaxed) >= 6);
+}
+
+#[test]
+fn a_string_in_double_quotes_is_a_name() {
+    let scene = Scene::new("CREATE TABLE t(n)");
+    let error = scene
+        .db
+        .execute("CREATE INDEX i ON t(\"no such\")", ())
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Sqlite);
+    let query = "SELECT \"no such\"";
+    for error in [
+        scene
+            .db
+            .write(|tx| tx.query_row(query, (), |_| Ok(())))
+            .unwrap_err(),
+        scene
+            .db
+            .read(|tx| tx.query_row(query, (), |_| Ok(())))
+            .unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("no such column"), "{error}");
+    }
 }
 
 #[test]
