@@ -140,16 +140,19 @@ impl Checkpointer {
     }
 
     /// Ends the thread, before the pen is closed. From within a write closure it
-    /// is only told to end: it may be waiting for that very closure.
-    pub(crate) fn stop(&self) {
+    /// is only told to end, for it may be waiting for that very closure; the
+    /// caller gets it to wait for before the write connection is closed, which
+    /// has to be the last one.
+    #[must_use]
+    pub(crate) fn stop(&self) -> Option<JoinHandle<()>> {
         self.stop.store(true, Ordering::SeqCst);
         self.wal.bell().advance();
-        let thread = self.thread().take();
-        if let Some(thread) = thread
-            && !self.pen.is_inside()
-        {
-            let _ = thread.join();
+        let thread = self.thread().take()?;
+        if self.pen.is_inside() {
+            return Some(thread);
         }
+        let _ = thread.join();
+        None
     }
 
     fn run(&self) {

@@ -128,7 +128,8 @@ impl Database {
     /// Later calls fail with [`ErrorKind::Closed`].
     ///
     /// Called within a write or read closure it cannot wait for that closure; the
-    /// rest is done when the closure ends.
+    /// rest is done when the closure ends. When another thread is closing the
+    /// database already, this returns at once.
     pub fn close(&self) {
         self.shared.close();
     }
@@ -268,9 +269,8 @@ impl Shared {
         }
         // Readers before the writer, so that the writer's connection is the last
         // and closing it checkpoints and removes the log.
-        if let Some(checkpointer) = &self.checkpointer {
-            checkpointer.stop();
-        }
+        let checkpointer = self.checkpointer.as_ref();
+        let unfinished = checkpointer.and_then(|checkpointer| checkpointer.stop());
         let Some(pen) = &self.pen else {
             self.readers.close();
             return;
@@ -290,7 +290,11 @@ impl Shared {
             let _ = writer.join();
         }
         self.readers.close();
-        pen.retire();
+        pen.retire_after(move || {
+            if let Some(thread) = unfinished {
+                let _ = thread.join();
+            }
+        });
     }
 }
 

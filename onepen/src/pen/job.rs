@@ -264,9 +264,13 @@ impl<C: Send, T: Send> Answer<T> for Job<C, T> {
         if self.header.is_done() {
             return Poll::Ready(slot.ran.take().unwrap_or_else(|| Ok(Err(polled_again()))));
         }
-        match &mut slot.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            empty => *empty = Some(cx.waker().clone()),
+        let known = slot.waker.as_ref();
+        if !known.is_some_and(|waker| waker.will_wake(cx.waker())) {
+            let replaced = slot.waker.replace(cx.waker().clone());
+            // Foreign code, which may own the last handle of the database and
+            // close it, waiting for the writer thread, which may wait for us.
+            drop(slot);
+            drop(replaced);
         }
         Poll::Pending
     }

@@ -128,6 +128,8 @@ pub(crate) struct State<E> {
     lone_groups: u8,
     closed: bool,
     retired: bool,
+    /// What has to be closed before the engine is.
+    before_engine: Option<Box<dyn FnOnce() + Send>>,
     /// When the timer will call us: the earliest is the last.
     calls: Vec<Instant>,
     pub(crate) holder: Holder,
@@ -175,6 +177,29 @@ impl Drop for Inside {
     }
 }
 
+impl<E> State<E> {
+    fn retire(&mut self, engine: Box<E>) -> Retired<E> {
+        Retired {
+            before: self.before_engine.take(),
+            _engine: engine,
+        }
+    }
+}
+
+/// An engine that nobody needs any more. To be dropped outside the lock.
+struct Retired<E> {
+    before: Option<Box<dyn FnOnce() + Send>>,
+    _engine: Box<E>,
+}
+
+impl<E> Drop for Retired<E> {
+    fn drop(&mut self) {
+        if let Some(before) = self.before.take() {
+            before();
+        }
+    }
+}
+
 impl<E: Engine> Pen<E> {
     pub(crate) fn new(
         engine: E,
@@ -194,6 +219,7 @@ impl<E: Engine> Pen<E> {
                 lone_groups: 0,
                 closed: false,
                 retired: false,
+                before_engine: None,
                 calls: Vec::new(),
                 holder: Holder::default(),
             }),
@@ -559,17 +585,26 @@ impl<E: Engine> Pen<E> {
     /// Drops the engine as soon as nobody needs it: now, or when whoever has the
     /// pen gives it back and the queue is finished.
     pub(crate) fn retire(&self) {
-        let engine = {
+        self.retire_after(|| {});
+    }
+
+    /// Like `retire`, for an engine that must outlive something: `before` runs on
+    /// the thread that drops the engine, at the latest.
+    pub(crate) fn retire_after(&self, before: impl FnOnce() + Send + 'static) {
+        let retired = {
             let mut state = lock(&self.state);
             state.closed = true;
             state.retired = true;
-            if state.queue.is_empty() {
-                state.engine.take()
-            } else {
-                None
+            state.before_engine = Some(Box::new(before));
+            match state.engine.take() {
+                Some(engine) if state.queue.is_empty() => Some(state.retire(engine)),
+                engine => {
+                    state.engine = engine;
+                    None
+                }
             }
         };
-        drop(engine); // not under the lock: it closes a connection
+        drop(retired); // not under the lock: it closes a connection
     }
 
     /// Gives the pen back, and to the writer thread if somebody waits.
@@ -577,7 +612,7 @@ impl<E: Engine> Pen<E> {
         let mut state = lock(&self.state);
         state.holder = Holder::default();
         let retired = if state.retired && state.queue.is_empty() {
-            Some(engine)
+            Some(state.retire(engine))
         } else {
             state.engine = Some(engine);
             None
@@ -647,8 +682,9 @@ impl<E: Engine> Pen<E> {
                 } else {
                     None
                 };
+                let retired = engine.map(|engine| state.retire(engine));
                 drop(state);
-                drop(engine);
+                drop(retired);
                 return None;
             }
             state.writer = Writer::Parked;
