@@ -94,31 +94,52 @@ fn main() -> onepen::Result<()> {
         }
     }
     println!(
-        "{:24}{:>12}{:>12}{:>12}",
-        "ns per read", "1 thread", "2 threads", "speed-up"
+        "{:22}{:>10}{:>10}{:>9}{:>12}{:>10}",
+        "ns per read", "1 thread", "2", "speed-up", "CPU: 1", "2"
     );
     let mut medians = Vec::new();
-    for ((name, _), times) in contenders.iter().zip(&mut times) {
-        let [one, two] = times.each_mut().map(|times| median(times));
-        println!("{name:24}{one:12.1}{two:12.1}{:12.2}", one / two);
+    for ((name, _), times) in contenders.iter().zip(&times) {
+        let [one, two] = times.each_ref().map(|costs| Cost {
+            clock: median(costs.iter().map(|cost| cost.clock)),
+            cpu: median(costs.iter().map(|cost| cost.cpu)),
+        });
+        println!(
+            "{name:22}{:10.0}{:10.0}{:9.2}{:12.0}{:10.0}",
+            one.clock,
+            two.clock,
+            one.clock / two.clock,
+            one.cpu,
+            two.cpu
+        );
         medians.push([one, two]);
     }
     for (ours, raw) in [(1, 0), (3, 2)] {
-        let share = |column: usize| medians[raw][column] / medians[ours][column];
+        let [(one, one_cpu), (two, two_cpu)] = [0, 1].map(|column| {
+            let (raw, ours) = (medians[raw][column], medians[ours][column]);
+            (raw.clock / ours.clock, raw.cpu / ours.cpu)
+        });
         println!(
-            "{} reaches {:.3} of {} (2 threads: {:.3})",
-            contenders[ours].0,
-            share(0),
-            contenders[raw].0,
-            share(1)
+            "{} reaches {one:.2} of {} (CPU {one_cpu:.2}); 2 threads {two:.2} (CPU {two_cpu:.2})",
+            contenders[ours].0, contenders[raw].0,
         );
     }
     Ok(())
 }
 
-/// Runs the parts at the same moment for a while; the time they took together
-/// for each read, in nanoseconds.
-fn round(parts: Vec<Reads<'_>>) -> f64 {
+/// What reads cost, in nanoseconds each.
+#[derive(Clone, Copy)]
+struct Cost {
+    /// Of the clock: the time of all threads together for one read.
+    clock: f64,
+    /// Of a processor: what one thread spends on one read. It does not change
+    /// when other programs want the processors too, and it is the same for two
+    /// threads as for one if they are not in each other's way.
+    cpu: f64,
+}
+
+/// Runs the parts at the same moment for a while.
+fn round(parts: Vec<Reads<'_>>) -> Cost {
+    let threads = parts.len() as f64;
     let start = Barrier::new(parts.len());
     std::thread::scope(|scope| {
         let running: Vec<_> = parts
@@ -128,21 +149,34 @@ fn round(parts: Vec<Reads<'_>>) -> f64 {
                 scope.spawn(move || {
                     part(BATCH); // opens connections, fills caches
                     start.wait();
-                    let since = Instant::now();
-                    let mut reads = 0;
+                    let (since, cpu) = (Instant::now(), cpu_time());
+                    let mut reads = 0.0;
                     while since.elapsed() < ROUND {
                         part(BATCH);
-                        reads += BATCH;
+                        reads += f64::from(BATCH);
                     }
-                    f64::from(reads) / since.elapsed().as_secs_f64()
+                    let cpu = (cpu_time() - cpu) / reads;
+                    (reads / since.elapsed().as_secs_f64(), cpu)
                 })
             })
             .collect();
-        let rates = running
-            .into_iter()
-            .map(|part| part.join().expect("a round"));
-        1e9 / rates.sum::<f64>()
+        let (mut rate, mut cpu) = (0.0, 0.0);
+        for part in running {
+            let of_one = part.join().expect("a round");
+            rate += of_one.0;
+            cpu += of_one.1 / threads;
+        }
+        let clock = 1e9 / rate;
+        Cost { clock, cpu }
     })
+}
+
+/// Nanoseconds this thread has had a processor for; not a number where the
+/// system does not say.
+fn cpu_time() -> f64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = stat.split(' ').next().and_then(|nanos| nanos.parse().ok());
+    nanos.unwrap_or(f64::NAN)
 }
 
 fn keys(reads: u32) -> impl Iterator<Item = i64> {
@@ -153,9 +187,10 @@ fn value(row: &rusqlite::Row<'_>) -> rusqlite::Result<i64> {
     row.get(0)
 }
 
-fn median(times: &mut [f64]) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// A connection set up like those of the readers.

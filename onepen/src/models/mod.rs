@@ -21,6 +21,7 @@
 //! | `handover` | two or three threads: small enough for loom |
 //! | `crowd` | more threads, panics, priorities, dropped futures |
 //! | `groups` | what a group makes of a failing member or COMMIT; no threads at all |
+//! | `slots` | who may use which reader connection, and who is next |
 //! | `real` | the pen with SQLite itself inside the model |
 
 mod explore;
@@ -33,6 +34,7 @@ mod groups;
 mod handover;
 #[cfg(not(onepen_loom))]
 mod real;
+mod slots;
 
 use std::time::{Duration, Instant};
 

@@ -12,6 +12,10 @@
 //!
 //! The header holds the number of commits, two checksums and two random salts,
 //! so that it never returns to a former value.
+//!
+//! Looked at as well is how much of the log was copied back, by whomever. Once
+//! it is all of it, a new read takes nothing from the log and does not keep it
+//! from being reset; one left open from before would.
 
 use std::ffi::c_int;
 use std::ptr::{self, NonNull};
@@ -19,15 +23,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::{Connection, ffi};
 
-/// The header in words: 48 bytes.
-const WORDS: usize = 6;
+/// The words that are looked at: the header, 48 bytes, and at byte 96 `nBackfill`,
+/// with the first read mark, which is always 0.
+const WORDS: [usize; 7] = [0, 1, 2, 3, 4, 5, 12];
 /// The size of the pieces in which the wal-index is mapped.
 const PIECE: c_int = 32 * 1024;
 
-/// A value of the header.
-pub(super) type Mark = [u64; WORDS];
+/// What they held.
+pub(super) type Mark = [u64; WORDS.len()];
 
-/// Where the header is, for as long as the connection it was asked of is open.
+/// Where the wal-index is, for as long as the connection it was asked of is open.
 #[derive(Clone, Copy)]
 pub(super) struct CommitMark(NonNull<AtomicU64>);
 
@@ -70,10 +75,10 @@ impl CommitMark {
         (code == ffi::SQLITE_OK && header.is_aligned()).then_some(Self(header))
     }
 
-    /// The header now. A commit that returned before this call is in it.
+    /// The words now. A commit that returned before this call is in them.
     #[inline]
     pub(super) fn now(&self) -> Mark {
-        std::array::from_fn(|word| {
+        WORDS.map(|word| {
             // SAFETY: within the first piece, which is mapped (see `of`). Others
             // write to it, so all we do are atomic loads; a value of which only a
             // part was written yet is equal to no other.

@@ -9,7 +9,19 @@
 //! Every transaction has its snapshot from its first moment: BEGIN takes it
 //! (see [`raw`]), so everything SQLite may have to wait for (another process
 //! recovering or closing the log) is waited for there, within the caller's
-//! deadline, and never met inside a closure.
+//! deadline, and never met inside a closure. As long as nothing is committed a
+//! read goes on in the transaction of the one before it ([`pool`]): that is what
+//! makes a read by key cost less than on a connection of one's own.
+//!
+//! | file | subject |
+//! |---|---|
+//! | [`slots`] | who may use which connection, and who is next |
+//! | [`desk`] | what the owner of a slot finds there |
+//! | [`pool`], [`mark`] | transactions that stay open from one read to the next |
+//! | [`raw`] | SQLite's own interface: BEGIN and COMMIT, limits, what is refused |
+//! | [`tx`], [`snapshot`] | what a caller has in hand |
+//! | [`stream`], [`cursor`] | large results, a few rows at a time |
+//! | [`future`], [`threads`] | reads for tasks |
 
 mod cursor;
 mod desk;
@@ -17,7 +29,7 @@ mod future;
 mod mark;
 mod pool;
 mod raw;
-mod slots;
+pub(crate) mod slots;
 mod snapshot;
 mod stream;
 #[cfg(all(test, not(any(onepen_loom, onepen_shuttle))))]

@@ -41,7 +41,11 @@ const TOKEN: u64 = FLAGS + 1;
 /// Whoever looks after slots that nobody uses: an owner for a microsecond.
 const CARETAKER: u64 = 1 << 63;
 /// How often a thread looks again whether the caretaker has left its slot.
-const LOOKS: u32 = 1000;
+const LOOKS: u32 = if cfg!(any(onepen_loom, onepen_shuttle)) {
+    1 // a model would count every one of them
+} else {
+    1000
+};
 
 const NOT_YET: u32 = u32::MAX;
 const SENT_AWAY: u32 = u32::MAX - 1;
@@ -116,7 +120,7 @@ impl Slot {
 }
 
 /// The slots of one database.
-pub(super) struct Slots {
+pub(crate) struct Slots {
     id: u32,
     slots: Box<[Slot]>,
     line: Mutex<Line>,
@@ -157,7 +161,7 @@ impl Cancel for Nudge {
 
 /// The right to use a slot, or to read outside of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(crate) enum Entry {
     Slot {
         index: usize,
         token: u64,
@@ -167,7 +171,7 @@ pub(super) enum Entry {
 }
 
 impl Slots {
-    pub(super) fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         static NEXT: Counter = Counter::new(1);
         Self {
             id: NEXT.fetch_add(1, Relaxed) as u32,
@@ -185,7 +189,7 @@ impl Slots {
     /// The slot this thread had before, if it is free and nobody wants
     /// anything.
     #[inline]
-    pub(super) fn own(&self) -> Option<Entry> {
+    pub(crate) fn own(&self) -> Option<Entry> {
         HERE.with(|here| {
             let index = here.hint(self.id)?;
             let token = here.token.get();
@@ -197,7 +201,7 @@ impl Slots {
     /// Any slot, after a wait in line if need be. `prefer` says which of the
     /// free ones are worth more than others.
     #[cold]
-    pub(super) fn any(
+    pub(crate) fn any(
         &self,
         ticket: &Ticket,
         since: Option<Instant>,
@@ -293,7 +297,7 @@ impl Slots {
 
     /// Gives a slot back.
     #[inline]
-    pub(super) fn leave(&self, entry: Entry) {
+    pub(crate) fn leave(&self, entry: Entry) {
         if let Entry::Slot { index, token } = entry
             && !self.slots[index].swap(token, 0)
         {
@@ -315,18 +319,18 @@ impl Slots {
 
     /// Whether slots given back from now on are to be left empty.
     #[inline]
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.slots[0].0.load(Ordering::Relaxed) & CLOSED != 0
     }
 
-    pub(super) fn in_use(&self) -> usize {
+    pub(crate) fn in_use(&self) -> usize {
         let in_use = |slot: &&Slot| ![0, CARETAKER].contains(&slot.owner());
         self.slots.iter().filter(in_use).count()
     }
 
     /// Has each slot that is free to itself for a moment; says whether that was
     /// all of them.
-    pub(super) fn visit(&self, mut each: impl FnMut(usize)) -> bool {
+    pub(crate) fn visit(&self, mut each: impl FnMut(usize)) -> bool {
         let mut all = true;
         for (index, slot) in self.slots.iter().enumerate() {
             if slot.swap(0, CARETAKER) {
@@ -368,12 +372,12 @@ impl Slots {
 
     /// How many wait in line.
     #[cfg(test)]
-    pub(super) fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         lock(&self.line).waiting.len()
     }
 
     #[cfg(test)]
-    pub(super) fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         !lock(&self.line).holders.is_empty()
     }
 
@@ -391,7 +395,7 @@ impl Slots {
 
     /// Lets nobody start to read, and waits at most so long for those who do;
     /// then has each slot that is free to itself for a moment.
-    pub(super) fn hold(&self, at_most: Duration, mut each: impl FnMut(usize)) -> Held<'_> {
+    pub(crate) fn hold(&self, at_most: Duration, mut each: impl FnMut(usize)) -> Held<'_> {
         let token = HERE.with(Here::token);
         let mut line = lock(&self.line);
         line.holders.push(token);
@@ -413,7 +417,7 @@ impl Slots {
     }
 
     /// Ends a hold that this thread began.
-    pub(super) fn let_go_here(&self) {
+    pub(crate) fn let_go_here(&self) {
         self.let_go(HERE.with(Here::token));
     }
 
@@ -454,7 +458,7 @@ impl Slots {
     /// Sends everybody in line away, waits for those who read, and says which
     /// slots are now free for good: each of them once, to one caller. The one
     /// this thread itself reads in is not among them.
-    pub(super) fn close(&self) -> Vec<usize> {
+    pub(crate) fn close(&self) -> Vec<usize> {
         let token = HERE.with(Here::token);
         let mut line = lock(&self.line);
         if !line.closed {
@@ -504,7 +508,7 @@ impl Served {
 }
 
 /// While it lives nobody starts to read.
-pub(super) struct Held<'a> {
+pub(crate) struct Held<'a> {
     slots: &'a Slots,
     token: u64,
     drained: bool,
@@ -512,7 +516,7 @@ pub(super) struct Held<'a> {
 
 impl Held<'_> {
     /// Whether nobody reads.
-    pub(super) fn drained(&self) -> bool {
+    pub(crate) fn drained(&self) -> bool {
         self.drained
     }
 }
@@ -523,6 +527,6 @@ impl Drop for Held<'_> {
     }
 }
 
-pub(super) fn closed() -> Error {
+pub(crate) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the database handle is closed")
 }

@@ -577,6 +577,23 @@ fn nobody_who_stopped_reading_pins_the_log() {
 }
 
 #[test]
+fn who_reads_without_pause_lets_the_log_be_reset_once_it_is_copied_back() {
+    let db = Fixture::new(1);
+    for _ in 0..20 {
+        db.write();
+        db.count();
+        db.count();
+        // Another process, which cannot hold our readers back.
+        let copied = "PRAGMA wal_checkpoint(PASSIVE)";
+        db.stranger()
+            .query_row(copied, (), |_| Ok(()))
+            .expect("it is copied back");
+        db.count();
+        assert!(db.can_restart_log());
+    }
+}
+
+#[test]
 fn over_a_rollback_journal_a_read_leaves_no_lock_and_waits_for_a_writers_end() {
     let db = Fixture::with(Options::new().readers(2).journal(Journal::Rollback));
     db.count();
