@@ -391,6 +391,20 @@ impl Database {
     /// returned. Use [`write_once`](Self::write_once) for a closure that must not
     /// be repeated.
     ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// # db.execute("CREATE TABLE seat(id INTEGER PRIMARY KEY, taken_by TEXT)", ())?;
+    /// # db.execute_many("INSERT INTO seat(id) VALUES (?1)", [(1,), (2,)])?;
+    /// let seat: i64 = db.write(|tx| {
+    ///     let free = tx.query_row("SELECT min(id) FROM seat WHERE taken_by IS NULL", (), |row| row.get(0))?;
+    ///     tx.execute("UPDATE seat SET taken_by = ?2 WHERE id = ?1", (free, "Ada"))?;
+    ///     Ok(free)
+    /// })?;
+    /// println!("your seat is number {seat}"); // not in the closure: it may run twice
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Guarantees
     /// Durable acknowledgement (1), independent members (2), arrival order (3),
     /// bounded waiting (6): see the [crate documentation](crate#guarantees).
@@ -431,6 +445,23 @@ impl Database {
 
     /// Runs one statement and returns how many rows it changed.
     ///
+    /// The parameters may go to the writer thread, so they are `Send`: a tuple,
+    /// an array, values of your own. `rusqlite::params!` and `named_params!` are
+    /// not; use them with [`WriteTx::execute`] in a closure.
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// # db.execute("CREATE TABLE user(name TEXT, age INTEGER)", ())?;
+    /// use onepen::rusqlite::named_params;
+    /// db.execute("INSERT INTO user VALUES (?1, ?2)", ("Ada", 36))?;
+    /// db.write(|tx| tx.execute(
+    ///     "INSERT INTO user VALUES (:name, :age)",
+    ///     named_params! {":name": "Alan", ":age": 41},
+    /// ))?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`write`](Self::write).
     pub fn execute<P>(&self, sql: &str, params: P) -> Result<usize>
@@ -445,6 +476,15 @@ impl Database {
 
     /// Runs one statement for each row of parameters, all in one transaction;
     /// how many rows were changed in total.
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// # db.execute("CREATE TABLE point(x REAL, y REAL)", ())?;
+    /// let rows = [(0.0, 1.0), (0.5, 0.5)];
+    /// assert_eq!(db.execute_many("INSERT INTO point VALUES (?1, ?2)", rows)?, 2);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`write`](Self::write).
@@ -462,6 +502,13 @@ impl Database {
     /// stays. The closure begins and ends its own transactions; one that it
     /// leaves open is rolled back and reported.
     ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// db.exclusively(|connection| Ok(connection.execute_batch("VACUUM")?))?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`write`](Self::write).
     ///
@@ -477,6 +524,17 @@ impl Database {
 
     /// [`write`](Self::write) for tasks. No runtime is needed and no executor
     /// thread is blocked: the closure runs on the writer thread.
+    ///
+    /// ```
+    /// # fn main() {}
+    /// async fn add(db: &onepen::Database, name: String) -> onepen::Result<i64> {
+    ///     db.write_async(move |tx| {
+    ///         tx.execute("INSERT INTO user(name) VALUES (?1)", (&name,))?;
+    ///         Ok(tx.last_insert_rowid())
+    ///     })
+    ///     .await
+    /// }
+    /// ```
     ///
     /// # Cancel safety
     /// Nothing is queued before the first poll. Dropping the future before the
@@ -545,7 +603,8 @@ impl Database {
     }
 
     /// Runs `run` on this thread over one committed state of the database,
-    /// waiting for no writer.
+    /// waiting for no writer (over a [rollback journal](crate::Journal::Rollback)
+    /// it does wait, and a write within `run` waits for `run` itself).
     ///
     /// # Guarantees
     /// Snapshot reads (4), read your writes (5), bounded waiting (6): see the
@@ -592,6 +651,19 @@ impl Database {
     /// It has a connection of its own, and it keeps the write-ahead log from
     /// being reset: [`Stats::oldest_snapshot`](crate::Stats::oldest_snapshot).
     ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// # db.execute("CREATE TABLE a(n)", ())?;
+    /// let count = "SELECT count(*) FROM a";
+    /// let before = db.snapshot()?;
+    /// db.execute("INSERT INTO a VALUES (1)", ())?;
+    /// let was: i64 = before.query_row(count, (), |row| row.get(0))?;
+    /// let is: i64 = db.query_row(count, (), |row| row.get(0))?;
+    /// assert_eq!((was, is), (0, 1));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`read`](Self::read).
     pub fn snapshot(&self) -> Result<Snapshot> {
@@ -599,7 +671,7 @@ impl Database {
     }
 
     /// [`read`](Self::read) for tasks: runs on a reader thread, and no executor
-    /// thread is blocked.
+    /// thread is blocked. Its deadline counts from the first poll.
     ///
     /// # Cancel safety
     /// Nothing is queued before the first poll. Dropping the future keeps a
@@ -643,6 +715,16 @@ impl Database {
     /// Queues a write and returns at once. The handle can be awaited, asked, or
     /// dropped: the write runs all the same, and [`close`](Self::close) does not
     /// return before it has.
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// # db.execute("CREATE TABLE visit(page TEXT)", ())?;
+    /// let visit = db.submit(|tx| tx.execute("INSERT INTO visit VALUES ('/')", ()))?;
+    /// // … other work …
+    /// assert_eq!(visit.wait()?, 1);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// When the write was not queued: [`ErrorKind::QueueFull`],

@@ -181,7 +181,9 @@ impl Error {
     }
 
     /// Wraps an error of your own, so that a closure can return it and its
-    /// write is undone. [`Error::downcast_ref`] and [`Error::into_other`] give it back.
+    /// write is undone: a text, a type that implements `std::error::Error`, an
+    /// `anyhow::Error`. [`Error::downcast_ref`] and [`Error::into_other`] give it
+    /// back.
     ///
     /// ```
     /// # fn main() -> onepen::Result<()> {

@@ -1,9 +1,10 @@
-//! One SQLite database, any number of threads, tasks and processes.
+//! One SQLite database, any number of threads and tasks.
 //!
-//! SQLite lets many read and one write. onepen gives every thread, task and
-//! process its fair turn with that one pen, so that "database is locked" is not
-//! something your program has to know about; it commits writes that wait
-//! together with one COMMIT, and acknowledges each only when it is durable.
+//! SQLite lets many read and one write. onepen gives every thread and task of
+//! a program its turn with that one pen, in the order they came; it commits
+//! writes that wait together with one COMMIT, and acknowledges each only when it
+//! is durable. Other processes may use the file too: their locks are waited for,
+//! within a deadline.
 //!
 //! ```
 //! # fn main() -> onepen::Result<()> {
@@ -37,6 +38,9 @@
 //!
 //! # Guarantees
 //!
+//! What exactly, what not, and which tests show it: `docs/guarantees.md` in the
+//! repository. In short:
+//!
 //! 1. **Durable acknowledgement.** When a write returns `Ok`, its transaction is
 //!    committed. With the default [`Durability::Full`] it survives a loss of
 //!    power, provided that the disk honours a flush.
@@ -62,7 +66,7 @@
 //!    ```
 //! 3. **Arrival order.** Within this process, writers get the pen in the order
 //!    they came. A [`Priority`] is explicit and cannot starve the rest. (Between
-//!    processes SQLite's own lock decides, which is not fair.)
+//!    processes SQLite's own lock decides, which is neither in order nor fair.)
 //! 4. **Snapshot reads.** A read closure sees one committed state, waits for no
 //!    writer, and cannot write: by type, and by the connection it uses.
 //!    ```
@@ -127,11 +131,31 @@
 //! [key](Call::key) can be [settled](Database::outcome_of) afterwards, and a
 //! program that was restarted in the middle does not do it twice.
 //!
+//! # Errors of your own
+//!
+//! A closure returns [`Result`]. `?` converts rusqlite's errors; everything else
+//! goes through [`Error::other`], undoes the write, and comes back as it was:
+//!
+//! ```
+//! # fn main() -> onepen::Result<()> {
+//! # let db = onepen::Database::open_in_memory()?;
+//! # db.execute("CREATE TABLE file(text)", ())?;
+//! let missing = db.write(|tx| {
+//!     let text = std::fs::read_to_string("no such file").map_err(onepen::Error::other)?;
+//!     tx.execute("INSERT INTO file VALUES (?1)", (text,))
+//! });
+//! let error = missing.unwrap_err();
+//! let why: &std::io::Error = error.downcast_ref().unwrap();
+//! assert_eq!(why.kind(), std::io::ErrorKind::NotFound);
+//! # Ok(()) }
+//! ```
+//!
 //! # Threads
 //!
-//! A database has a writer thread and a checkpoint thread; asynchronous reads and
-//! streams start reader threads, which end when they are idle. All of them are
-//! named `onepen-…` and joined by [`Database::close`].
+//! A database has a writer thread and, in write-ahead mode, a checkpoint thread;
+//! reads of tasks start reader threads, which end when they are idle. They are
+//! joined by [`Database::close`]. One thread more, for deadlines, serves all
+//! databases of the process and stays. All of them are named `onepen-…`.
 
 // The models run the pen and nothing else.
 #![cfg_attr(
@@ -185,3 +209,11 @@ pub use readers::{ReadTx, RowStream, Snapshot, Statement};
 pub use rusqlite;
 pub use stats::{Histogram, Stats};
 pub use tx::WriteTx;
+
+// The pages of the repository are compiled and run with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guarantees.md")]
+struct Guarantees;

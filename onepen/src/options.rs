@@ -37,7 +37,9 @@ pub enum Journal {
     Wal,
     /// The rollback journal in TRUNCATE mode, for where a write-ahead log is
     /// impossible. Every write then waits for the readers of this process to
-    /// finish, and readers wait for the write.
+    /// finish, and readers wait for the write; an open
+    /// [`Snapshot`](crate::Snapshot) keeps every write from committing. The
+    /// journal file stays beside the database, empty.
     Rollback,
 }
 
@@ -151,7 +153,8 @@ impl Options {
     }
 
     /// The longest any call waits for its turn, unless it brings a
-    /// [deadline of its own](crate::Call::deadline). Default: 10 seconds.
+    /// [deadline of its own](crate::Call::deadline). Nothing that has started is
+    /// ended by it, a long query neither. Default: 10 seconds.
     pub fn wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
         self
@@ -192,6 +195,9 @@ impl Options {
     /// Runs on every connection right after it was opened: the place for
     /// functions, collations and pragmas of your own. May run many times, on
     /// any thread.
+    ///
+    /// Two closures are never taken for the same, so a second opening of the file
+    /// in this process needs a clone of these options, or of the handle.
     pub fn on_connect<F>(mut self, init: F) -> Self
     where
         F: Fn(&rusqlite::Connection) -> rusqlite::Result<()> + Send + Sync + 'static,
@@ -200,7 +206,9 @@ impl Options {
         self
     }
 
-    /// Opens for reading only: no pen, every write is refused. Default: no.
+    /// Opens for reading only: no pen, every write is refused. The last to close
+    /// a file in write-ahead mode leaves the `-wal` and `-shm` files there if it
+    /// was open for reading only. Default: no.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self

@@ -2,12 +2,14 @@
 
 mod compare;
 mod models;
+mod published;
 
 const USAGE: &str = "\
 usage: cargo xtask <verb> [options]
 
   compare   all contenders of the table \"Must reach\", alternating in one run
             (`cargo xtask compare --help`)
+  figures   what `compare --json` wrote, into docs/benchmarks.md
   models    the hand-over of the pen under loom and shuttle, and with planted
             bugs (`cargo xtask models --help`)
 ";
@@ -16,6 +18,7 @@ fn main() {
     let mut words = std::env::args().skip(1);
     let outcome = match words.next().as_deref() {
         Some("compare") => compare::main(words.collect()),
+        Some("figures") => published::main(&words.collect::<Vec<_>>()),
         Some("models") => models::main(words.collect()),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");

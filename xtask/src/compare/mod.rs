@@ -19,7 +19,7 @@ mod figures;
 mod machine;
 mod plan;
 mod postgres;
-mod table;
+pub mod table;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};

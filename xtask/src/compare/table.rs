@@ -10,7 +10,7 @@ use super::plan::{Goal, GoalKind};
 
 /// From how many cores on the figures are not to be trusted. Below it are the
 /// kernel's own threads, which write back what the contenders wrote.
-const DISTURBED: f64 = 0.15;
+pub const DISTURBED: f64 = 0.15;
 
 /// The line above everything.
 pub fn machine(facts: &Value) -> String {
@@ -195,7 +195,7 @@ fn verdicts(measured: &Measured, goals: &[Goal]) -> String {
 
 /// A figure that is read, not computed with: three digits are enough below a
 /// thousand, and thousands are set apart above.
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     if value.abs() < 100.0 && value.fract() != 0.0 {
         return format!("{value:.1}");
     }
@@ -214,7 +214,8 @@ fn number(value: f64) -> String {
     }
 }
 
-fn times(ratio: f64) -> String {
+/// A ratio, read in the same way.
+pub fn times(ratio: f64) -> String {
     if ratio >= 10.0 {
         format!("{ratio:.1} ×")
     } else {
