@@ -215,7 +215,7 @@ impl Args {
         if self.ways.is_empty() {
             return Ok(ways::ALL
                 .iter()
-                .filter(|about| self.postgres.is_some() || !is_server(about))
+                .filter(|about| about.is_default() || self.postgres.is_some() && is_server(about))
                 .collect());
         }
         let mut chosen: Vec<&'static About> = Vec::new();

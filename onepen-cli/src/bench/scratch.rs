@@ -56,6 +56,11 @@ impl Scratch {
         Ok(Self { dir, file_system })
     }
 
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// The kind of file system, as the operating system calls it.
     pub fn file_system(&self) -> &str {
         &self.file_system
