@@ -229,14 +229,31 @@ fn the_first_ctrl_c_ends_the_run_and_the_report_shows_what_there_is() {
     }
 }
 
+/// Whether a client has committed its sign into the scratch database.
+#[cfg(unix)]
+fn has_started(scratch: &Path) -> bool {
+    let sign = || -> Option<i64> {
+        let run = fs::read_dir(scratch).ok()?.next()?.ok()?;
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let db = rusqlite::Connection::open_with_flags(run.path().join("bench.db"), flags).ok()?;
+        db.query_row("SELECT count(*) FROM started", (), |row| row.get(0))
+            .ok()
+    };
+    sign().is_some_and(|rows| rows > 0)
+}
+
 #[cfg(unix)]
 #[test]
 fn the_second_ctrl_c_ends_the_program_and_leaves_no_scratch_directory() {
     let dir = tempfile::tempdir().unwrap();
     let (db, script) = (dir.path().join("app.db"), dir.path().join("slow.sql"));
-    rusqlite::Connection::open(&db).unwrap();
-    // One statement that takes longer than anybody waits.
-    let slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1000000000000)
+    rusqlite::Connection::open(&db)
+        .unwrap()
+        .execute_batch("CREATE TABLE started (n)")
+        .unwrap();
+    // One statement that takes longer than anybody waits, after a sign that it began.
+    let slow = "INSERT INTO started VALUES (1);
+                WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1000000000000)
                 SELECT max(i) FROM n;";
     fs::write(&script, slow).unwrap();
     let scratch = dir.path().join("scratch");
@@ -246,6 +263,10 @@ fn the_second_ctrl_c_ends_the_program_and_leaves_no_scratch_directory() {
         &scratch,
         &["--ways", "mutex", "--script", script, "--db", db],
     );
+    while !has_started(&scratch) {
+        assert_eq!(child.try_wait().unwrap(), None);
+        std::thread::yield_now();
+    }
     // The first one cannot end it: the statement runs on. Signals of the same
     // kind may melt into one, so ask until it has gone.
     while child.try_wait().unwrap().is_none() {

@@ -19,7 +19,7 @@ pub struct Args {
     #[arg(long)]
     pub list: bool,
 
-    /// What is run [see --list]
+    /// What is run [default: bank; see --list]
     #[arg(long, short, value_name = "NAME", value_enum, default_value_t = WorkloadKind::Bank)]
     #[arg(
         hide_default_value = true,
