@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 /// One SQLite database, any number of threads, tasks and processes.
 #[derive(Parser)]
-#[command(name = "onepen", version, about, long_about = None)]
+#[command(name = "onepen", version)]
 #[command(
     help_template = "{about}\n\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"
 )]

@@ -4,7 +4,8 @@ mod common;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use common::{example, json, onepen, quick};
 
@@ -34,6 +35,7 @@ fn the_list_has_every_way_and_every_workload() {
         "pool",
         "onepen",
         "onepen-async",
+        "one-transaction",
         "postgres",
         "insert",
         "bank",
@@ -111,12 +113,21 @@ fn every_way_runs_every_workload_and_nothing_is_lost() {
 }
 
 #[test]
+fn the_ceiling_is_one_thread_and_runs_only_when_asked_for() {
+    let ran = quick(&["--ways", "one-transaction", "--durability", "normal"]);
+    let way = &json(&ran)["points"][0]["ways"][0];
+    assert_eq!(way["clients"], 1, "{way}");
+    assert_eq!(way["lost_updates"], 0, "{way}");
+    assert!(way["committed"].as_u64().unwrap() > 0, "{way}");
+}
+
+#[test]
 fn processes_share_the_database_and_all_their_clients_are_counted() {
     let ran = quick(&[
         "--processes",
         "2",
         "--ways",
-        "wal+immediate+retry,pool",
+        "wal+immediate+retry,pool,onepen",
         "--durability",
         "normal",
     ]);
@@ -167,53 +178,102 @@ fn the_scratch_directory_is_gone_afterwards() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
+/// A run that would take ten minutes, and the first line it says; from that
+/// line on, ctrl-C is listened for.
+#[cfg(unix)]
+fn long_run(dir: &Path, arguments: &[&str]) -> Child {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_onepen"))
+        .args(["bench", "--json", "-t", "2", "-d", "600s"])
+        .args(arguments)
+        .arg("--dir")
+        .arg(dir)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.as_mut().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert!(line.contains("Scratch databases"), "{line}");
+    child
+}
+
+#[cfg(unix)]
+fn ctrl_c(child: &Child) {
+    let kill = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(kill.unwrap().success());
+}
+
 #[cfg(unix)]
 #[test]
 fn the_first_ctrl_c_ends_the_run_and_the_report_shows_what_there_is() {
     let dir = tempfile::tempdir().unwrap();
     for processes in ["1", "2"] {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_onepen"))
-            .args([
-                "bench",
-                "--json",
-                "--ways",
-                "mutex,pool",
-                "-t",
-                "2",
-                "-d",
-                "600s",
-                "--processes",
-                processes,
-            ])
-            .arg("--dir")
-            .arg(dir.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        // From this line on, ctrl-C is listened for.
-        stderr.read_line(&mut line).unwrap();
-        assert!(line.contains("Scratch databases"), "{line}");
-        let kill = Command::new("kill")
-            .args(["-INT", &child.id().to_string()])
-            .status();
-        assert!(kill.unwrap().success());
+        let mut child = long_run(
+            dir.path(),
+            &["--ways", "mutex,pool", "--processes", processes],
+        );
+        ctrl_c(&child);
         let mut stdout = String::new();
-        child
-            .stdout
-            .take()
-            .unwrap()
-            .read_to_string(&mut stdout)
-            .unwrap();
-        assert_eq!(child.wait().unwrap().code(), Some(0), "{line}");
+        let mut output = child.stdout.take().unwrap();
+        output.read_to_string(&mut stdout).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
         let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
         assert_eq!(report["interrupted"], true);
         // The second way never began.
         assert_eq!(report["points"][0]["ways"][1]["rounds"], 0);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
+}
+
+/// Whether a client has committed its sign into the scratch database.
+#[cfg(unix)]
+fn has_started(scratch: &Path) -> bool {
+    let sign = || -> Option<i64> {
+        let run = fs::read_dir(scratch).ok()?.next()?.ok()?;
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let db = rusqlite::Connection::open_with_flags(run.path().join("bench.db"), flags).ok()?;
+        db.query_row("SELECT count(*) FROM started", (), |row| row.get(0))
+            .ok()
+    };
+    sign().is_some_and(|rows| rows > 0)
+}
+
+#[cfg(unix)]
+#[test]
+fn the_second_ctrl_c_ends_the_program_and_leaves_no_scratch_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, script) = (dir.path().join("app.db"), dir.path().join("slow.sql"));
+    rusqlite::Connection::open(&db)
+        .unwrap()
+        .execute_batch("CREATE TABLE started (n)")
+        .unwrap();
+    // One statement that takes longer than anybody waits, after a sign that it began.
+    let slow = "INSERT INTO started VALUES (1);
+                WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1000000000000)
+                SELECT max(i) FROM n;";
+    fs::write(&script, slow).unwrap();
+    let scratch = dir.path().join("scratch");
+    fs::create_dir(&scratch).unwrap();
+    let (db, script) = (db.to_str().unwrap(), script.to_str().unwrap());
+    let mut child = long_run(
+        &scratch,
+        &["--ways", "mutex", "--script", script, "--db", db],
+    );
+    while !has_started(&scratch) {
+        assert_eq!(child.try_wait().unwrap(), None);
+        std::thread::yield_now();
+    }
+    // The first one cannot end it: the statement runs on. Signals of the same
+    // kind may melt into one, so ask until it has gone.
+    while child.try_wait().unwrap().is_none() {
+        ctrl_c(&child);
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0);
 }
 
 #[test]
@@ -265,6 +325,8 @@ fn a_broken_invariant_is_exit_code_1_and_says_which_way() {
         // Not one: every invoice adds to it.
         "--invariant",
         "SELECT count(*) FROM Invoice",
+        "--durability",
+        "normal",
         "--ways",
         "mutex",
     ]);

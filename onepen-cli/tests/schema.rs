@@ -102,6 +102,8 @@ fn every_field_of_the_json_report_is_documented_and_has_its_type() {
             "mutex",
             "--invariant",
             "SELECT count(*) FROM Invoice",
+            "--durability",
+            "normal",
         ],
     ] {
         // A sweep says how many threads by itself.

@@ -19,7 +19,7 @@ pub struct Args {
     #[arg(long)]
     pub list: bool,
 
-    /// What is run [see --list]
+    /// What is run [default: bank; see --list]
     #[arg(long, short, value_name = "NAME", value_enum, default_value_t = WorkloadKind::Bank)]
     #[arg(
         hide_default_value = true,
@@ -215,7 +215,7 @@ impl Args {
         if self.ways.is_empty() {
             return Ok(ways::ALL
                 .iter()
-                .filter(|about| self.postgres.is_some() || !is_server(about))
+                .filter(|about| about.is_default() || self.postgres.is_some() && is_server(about))
                 .collect());
         }
         let mut chosen: Vec<&'static About> = Vec::new();

@@ -102,7 +102,7 @@ fn measure(
         plan.slice.workload.build(&path)?;
     }
     // Before anything is said: from then on ctrl-C has its meaning.
-    let progress = Progress::new(plan)?;
+    let progress = Progress::new(plan, scratch.path().to_owned())?;
     eprintln!(
         "Scratch databases in {} ({}); {} measurements, about {}.",
         scratch.parent().display(),

@@ -2,15 +2,16 @@
 //!
 //! Guarantees: nothing moves unless standard error is a terminal; the first
 //! ctrl-C ends the run and the report shows what there is, the second one ends
-//! the program.
+//! the program and still leaves no scratch directory behind.
 
+use std::cell::Cell;
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use signal_hook::consts::SIGINT;
 
 use super::driver::{Plan, Watch};
 
@@ -18,6 +19,8 @@ use super::driver::{Plan, Watch};
 pub struct Progress {
     bar: ProgressBar,
     slice: Duration,
+    /// Slices that have ended.
+    done: Cell<u32>,
     interrupted: Arc<AtomicBool>,
 }
 
@@ -25,16 +28,17 @@ pub struct Progress {
 const INTERRUPTED: i32 = 130;
 
 impl Progress {
-    /// Begins to show and to listen.
-    pub fn new(plan: &Plan) -> Result<Self, String> {
+    /// Begins to show and to listen. `scratch` is removed when the program is
+    /// ended in the middle.
+    pub fn new(plan: &Plan, scratch: PathBuf) -> Result<Self, String> {
         let interrupted = Arc::new(AtomicBool::new(false));
-        // In this order: the first ctrl-C arms what the second one triggers.
-        signal_hook::flag::register_conditional_shutdown(
-            SIGINT,
-            INTERRUPTED,
-            Arc::clone(&interrupted),
-        )
-        .and_then(|_| signal_hook::flag::register(SIGINT, Arc::clone(&interrupted)))
+        let heard = Arc::clone(&interrupted);
+        ctrlc::set_handler(move || {
+            if heard.swap(true, Ordering::Relaxed) {
+                remove(&scratch);
+                std::process::exit(INTERRUPTED);
+            }
+        })
         .map_err(|error| format!("cannot listen for ctrl-C: {error}"))?;
         let target = if std::io::stderr().is_terminal() {
             ProgressDrawTarget::stderr()
@@ -49,6 +53,7 @@ impl Progress {
         Ok(Self {
             bar,
             slice: plan.slice.duration,
+            done: Cell::new(0),
             interrupted,
         })
     }
@@ -59,30 +64,44 @@ impl Progress {
     }
 }
 
+impl Progress {
+    fn show(&self, time: Duration) {
+        let millis = (self.slice * self.done.get() + time.min(self.slice)).as_millis();
+        self.bar
+            .set_position(u64::try_from(millis).unwrap_or(u64::MAX));
+    }
+}
+
+/// Removes a directory in which clients still make files.
+fn remove(scratch: &Path) {
+    for _ in 0..100 {
+        match std::fs::remove_dir_all(scratch) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {}
+            _ => return,
+        }
+    }
+}
+
 impl Watch for Progress {
     fn begins(&self, way: &str, threads: u32, round: u32) {
+        let threads = match threads {
+            1 => "1 thread".to_owned(),
+            n => format!("{n} threads"),
+        };
         self.bar
-            .set_message(format!("round {}, {threads} threads: {way}", round + 1));
+            .set_message(format!("round {}, {threads}: {way}", round + 1));
     }
 
-    fn go_on(&self, passed: Duration) -> bool {
-        let done = self.bar.position();
-        let slice = u64::try_from(self.slice.as_millis())
-            .unwrap_or(u64::MAX)
-            .max(1);
-        let passed = u64::try_from(passed.as_millis())
-            .unwrap_or(u64::MAX)
-            .min(slice - 1);
-        // Slices that are done are whole multiples.
-        self.bar.set_position(done - done % slice + passed);
-        !self.interrupted.load(Ordering::Relaxed)
+    fn passed(&self, time: Duration) {
+        self.show(time);
     }
 
     fn ended(&self) {
-        let slice = u64::try_from(self.slice.as_millis())
-            .unwrap_or(u64::MAX)
-            .max(1);
-        let done = self.bar.position();
-        self.bar.set_position(done - done % slice + slice);
+        self.done.set(self.done.get() + 1);
+        self.show(Duration::ZERO);
+    }
+
+    fn stop(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
     }
 }

@@ -56,6 +56,11 @@ impl Scratch {
         Ok(Self { dir, file_system })
     }
 
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// The kind of file system, as the operating system calls it.
     pub fn file_system(&self) -> &str {
         &self.file_system
@@ -78,7 +83,7 @@ impl Scratch {
 
     /// Makes the starting state from statements.
     pub fn build(&self, load: &[Sql]) -> Result<(), Fault> {
-        let connection = Connection::open(self.template())?;
+        let connection = create(&self.template())?;
         // Nobody needs this file after a crash.
         connection.execute_batch("PRAGMA synchronous = OFF; BEGIN")?;
         for sql in load {
@@ -174,9 +179,19 @@ fn copy_pages(from: &Path, to: &Path, immutable: bool) -> Result<(), Box<dyn std
         Connection::open_with_flags(from, flags)?
     };
     source.busy_timeout(Duration::from_secs(5))?;
-    let mut target = Connection::open(to)?;
+    let mut target = create(to)?;
     Backup::new(&source, &mut target)?.run_to_completion(1_024, Duration::ZERO, None)?;
     Ok(())
+}
+
+/// A new database. A path is a path, never a URI.
+fn create(path: &Path) -> rusqlite::Result<Connection> {
+    Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )
 }
 
 fn percent_encoded(path: &str) -> String {

@@ -1,7 +1,7 @@
 //! Runs the plan: who runs when, for how long, and what is counted.
 //!
 //! Data flows one way: [`rounds`] alternates the ways, [`processes`] spreads
-//! one of them over processes, [`slice`] runs it on the threads of one.
+//! one of them over processes, [`mod@slice`] runs it on the threads of one.
 
 mod gate;
 mod processes;

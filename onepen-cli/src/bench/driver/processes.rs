@@ -151,8 +151,7 @@ impl Drop for Worker {
 /// The life of a worker; `false` when it could not run.
 pub fn worker() -> bool {
     // Ctrl-C reaches the whole group; the parent tells us what to do.
-    let ignored = Arc::new(AtomicBool::new(false));
-    let _ = signal_hook::flag::register(signal_hook::consts::SIGINT, ignored);
+    let _ = ctrlc::set_handler(|| {});
     let answer = work().map_or_else(Answer::Failed, |ran| Answer::Ran(Box::new(ran)));
     say(&answer).is_ok() && matches!(answer, Answer::Ran(_))
 }

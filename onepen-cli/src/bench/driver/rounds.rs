@@ -32,10 +32,12 @@ pub struct Plan {
 pub trait Watch {
     /// A slice is about to begin.
     fn begins(&self, way: &str, threads: u32, round: u32);
-    /// It has been running for so long; `false` ends it and the run.
-    fn go_on(&self, passed: Duration) -> bool;
+    /// It has been running for so long.
+    fn passed(&self, time: Duration);
     /// It has ended.
     fn ended(&self);
+    /// Whether the run is to end now.
+    fn stop(&self) -> bool;
 }
 
 /// All ways at one number of threads.
@@ -76,7 +78,7 @@ pub fn run(
                 if matches!(rounds.last(), Some(Round::Failed(_))) {
                     continue;
                 }
-                if !watch.go_on(Duration::ZERO) {
+                if watch.stop() {
                     return Ok((points, true));
                 }
                 watch.begins(about.name, point.threads, round);
@@ -91,7 +93,7 @@ pub fn run(
                     .map_or_else(Round::Failed, |(ran, verdict)| {
                         Round::Ran(Box::new(ran), verdict)
                     });
-                let cut_short = !watch.go_on(Duration::ZERO);
+                let cut_short = watch.stop();
                 // A slice that was cut short is better than nothing, and only than that.
                 if !cut_short || rounds.is_empty() {
                     rounds.push(outcome);
@@ -100,7 +102,7 @@ pub fn run(
             }
         }
     }
-    Ok((points, !watch.go_on(Duration::ZERO)))
+    Ok((points, watch.stop()))
 }
 
 fn one(
@@ -119,7 +121,10 @@ fn one(
         server.prepare(&workload.load()).map_err(said)?;
     }
     let before = look(&slice, about, |session| workload.remember(session)).map_err(said)?;
-    let ran = processes::run(&slice, plan.processes, |passed| watch.go_on(passed))?;
+    let ran = processes::run(&slice, plan.processes, |passed| {
+        watch.passed(passed);
+        !watch.stop()
+    })?;
     let verdict = judge(&slice, about, workload.as_ref(), before.as_ref(), &ran).map_err(said)?;
     Ok((ran, verdict))
 }

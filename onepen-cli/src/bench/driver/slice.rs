@@ -227,7 +227,7 @@ impl Opened {
     fn threads(&self, slice: &Slice) -> u32 {
         match self {
             Self::Threads(_) => slice.threads,
-            Self::Tasks(_) => 1,
+            Self::OneThread(_) | Self::Tasks(_) => 1,
         }
     }
 
@@ -241,7 +241,7 @@ impl Opened {
         reads: bool,
     ) -> Tallies {
         let way: &dyn Way = match self {
-            Self::Threads(way) => way.as_ref(),
+            Self::Threads(way) | Self::OneThread(way) => way.as_ref(),
             Self::Tasks(onepen) if !reads => return tasks(onepen, slice, workload, gate),
             Self::Tasks(onepen) => onepen.as_ref(),
         };
@@ -362,6 +362,10 @@ fn drive(
             record(&mut tallies.latencies, now - began);
         }
         began = now;
+    }
+    if let Err(fault) = client.finish() {
+        // What was acknowledged on its word is now missing: the invariant tells.
+        tally.failed(&fault);
     }
     tallies.clients.push(tally);
 }

@@ -93,16 +93,21 @@ impl Tally {
                 if fault.is_unknown() {
                     self.unknown += job.work().effects();
                 }
-                self.errors
-                    .entry(fault.class())
-                    .or_insert_with(|| Errors {
-                        count: 0,
-                        example: fault.to_string(),
-                    })
-                    .count += 1;
+                self.failed(&fault);
                 false
             }
         }
+    }
+
+    /// Counts a failure.
+    pub fn failed(&mut self, fault: &Fault) {
+        self.errors
+            .entry(fault.class())
+            .or_insert_with(|| Errors {
+                count: 0,
+                example: fault.to_string(),
+            })
+            .count += 1;
     }
 }
 

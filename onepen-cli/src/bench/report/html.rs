@@ -210,8 +210,9 @@ const CELLS: [(&str, Cell); 10] = [
     ("fair", |way| {
         way.fairness.map(|share| format!("{share:.2}"))
     }),
-    ("tx/fsync", |way| {
-        way.tx_per_fsync().map(|ratio| format!("{ratio:.1}"))
+    ("tx/fsync", |way| match way.fsyncs {
+        None if way.rounds > 0 => Some("n/a".to_owned()),
+        _ => way.tx_per_fsync().map(|ratio| format!("{ratio:.1}")),
     }),
     ("failed", |way| Some(thousands(way.failed))),
     ("lost", |way| way.lost_updates.map(thousands)),
@@ -284,6 +285,12 @@ fn wrong(point: &PointReport, page: &mut String) {
                 "error",
                 &format!("{} × {class}", thousands(errors)),
             );
+        }
+        if let Some(readers) = &way.readers {
+            for (class, &errors) in &readers.errors {
+                let what = format!("{} × {class} (readers)", thousands(errors));
+                item(&way.title(), "error", &what);
+            }
         }
         if let Some(note) = way.note {
             item(&way.title(), "note", note);

@@ -5,6 +5,7 @@
 //! statements and with foreign keys enforced. What is left to differ is who
 //! waits for whom, and how.
 
+mod ceiling;
 mod onepen;
 mod plain;
 mod pool;
@@ -57,12 +58,19 @@ pub trait Way: Send + Sync {
 pub trait Client {
     /// Runs one transaction; Ok means acknowledged.
     fn run(&mut self, job: &Job) -> Result<(), Fault>;
+
+    /// The time is over.
+    fn finish(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
 }
 
 /// A way that is open.
 pub enum Opened {
     /// Its clients are threads.
     Threads(Box<dyn Way>),
+    /// Its client is one thread, whatever `--threads` says.
+    OneThread(Box<dyn Way>),
     /// Its clients are tasks on one thread.
     Tasks(Arc<Onepen>),
 }
@@ -162,12 +170,25 @@ pub const ALL: &[About] = &[
         open: onepen::tasks,
     },
     About {
+        name: "one-transaction",
+        line: "the ceiling, no contender: one thread, everything in one transaction, durable only at its end",
+        journal: Journal::Wal,
+        open: ceiling::open,
+    },
+    About {
         name: "postgres",
         line: "PostgreSQL, a connection per thread, reached through a socket (needs --postgres URL)",
         journal: Journal::Server,
         open: postgres::open,
     },
 ];
+
+impl About {
+    /// Whether it runs without being asked for by name.
+    pub fn is_default(&self) -> bool {
+        self.name != "one-transaction" && self.journal != Journal::Server
+    }
+}
 
 /// The way of this name.
 pub fn by_name(name: &str) -> Option<&'static About> {

@@ -60,25 +60,16 @@ impl Client for Caller<'_> {
                     })
                     .map_err(fault)?
             } else {
-                read(self.0, job, part, &variables)?
+                self.0
+                    .read(|tx| {
+                        let session = &mut Reading(tx);
+                        job.work().run(part, &variables, session).map_err(error)
+                    })
+                    .map_err(fault)?
             };
         }
         Ok(())
     }
-}
-
-fn read(
-    database: &Database,
-    job: &Job,
-    part: usize,
-    variables: &Variables,
-) -> Result<Variables, Fault> {
-    database
-        .read(|tx| {
-            let session = &mut Reading(tx);
-            job.work().run(part, variables, session).map_err(error)
-        })
-        .map_err(fault)
 }
 
 impl Onepen {
@@ -100,7 +91,14 @@ impl Onepen {
                     .await
                     .map_err(fault)?
             } else {
-                read(&self.0, job, part, &variables)?
+                let job = job.clone();
+                self.0
+                    .read_async(move |tx| {
+                        let session = &mut Reading(tx);
+                        job.work().run(part, &variables, session).map_err(error)
+                    })
+                    .await
+                    .map_err(fault)?
             };
         }
         Ok(())
