@@ -77,6 +77,10 @@ fn wrong_usage_is_2_and_says_what_to_do() {
             "cannot read nothing.sql",
         ),
         (
+            &["--html", "/nothing/there.html"],
+            "cannot write /nothing/there.html",
+        ),
+        (
             &["--dir", "/nothing/there"],
             "cannot make a scratch directory in /nothing/there",
         ),

@@ -53,6 +53,14 @@ fn bench(args: &Args) -> Result<u8, String> {
         return list().map(|()| DONE);
     }
     let plan = args.plan()?;
+    if let Some(path) = &args.html {
+        // Rather now than after the run.
+        let mut file = std::fs::OpenOptions::new();
+        file.create(true)
+            .append(true)
+            .open(path)
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
     let postgres = plan
         .slice
         .server

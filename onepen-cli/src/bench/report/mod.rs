@@ -420,8 +420,105 @@ pub fn time(micros: f64) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
+    use crate::bench::ways;
+
+    /// One round of a way that lost three of four updates.
+    fn with_a_loss() -> Report {
+        let ran = Ran {
+            lasted: Duration::from_secs(1),
+            writers: Counted {
+                in_time: 4,
+                committed: 4,
+                effects: 4,
+                latencies: vec![(1_000, 4)],
+                shares: vec![3, 1],
+                ..Counted::default()
+            },
+            readers: Counted::default(),
+            fsyncs: Some(2),
+        };
+        let verdict = Verdict {
+            lost: Some(3),
+            violations: vec!["<the sum> is 1, must be 2".to_owned()],
+        };
+        // The longest name there is.
+        let about = ways::by_name("wal+immediate+retry").expect("it is in the list");
+        Report {
+            schema: SCHEMA,
+            onepen: "0",
+            sqlite: "3".to_owned(),
+            postgres: None,
+            machine: Machine {
+                os: "os",
+                arch: "arch",
+                cores: 1,
+                file_system: "ext4".to_owned(),
+            },
+            settings: Settings {
+                workload: "bank".to_owned(),
+                scale: 1,
+                durability: Durability::Full,
+                processes: 1,
+                readers: 0,
+                duration_s: 1.0,
+                rounds: 1,
+                seed: 1,
+            },
+            interrupted: true,
+            points: vec![PointReport {
+                threads: 2,
+                ways: vec![WayReport::new(
+                    about,
+                    vec![Round::Ran(Box::new(ran), verdict)],
+                )],
+            }],
+        }
+    }
+
+    #[test]
+    fn what_was_lost_is_said_in_every_form() {
+        let report = with_a_loss();
+        assert!(report.is_violated() && !report.could_not_run());
+        let json: serde_json::Value = serde_json::from_str(&report.json()).expect("JSON");
+        let way = &json["points"][0]["ways"][0];
+        assert_eq!(way["lost_updates"], 3);
+        assert_eq!(way["tx_per_s"], 4.0);
+        assert_eq!(way["fairness"], 1.0 / 3.0);
+        let style = Style {
+            color: false,
+            width: 120,
+        };
+        let text = print(&report, style);
+        assert!(
+            text.contains("retry  3 acknowledged updates are lost"),
+            "{text}"
+        );
+        assert!(text.contains("retry  <the sum> is 1, must be 2"), "{text}");
+        assert!(text.contains("Interrupted"), "{text}");
+        let page = page(&report);
+        assert!(page.contains("3 acknowledged updates are lost"), "{page}");
+        assert!(page.contains("&lt;the sum&gt; is 1"), "{page}");
+        assert!(page.contains("was interrupted"), "{page}");
+    }
+
+    #[test]
+    fn a_table_fits_a_narrow_terminal_by_leaving_things_out() {
+        let widest = |width| {
+            let style = Style {
+                color: false,
+                width,
+            };
+            let text = print(&with_a_loss(), style);
+            assert_eq!(text.contains('█'), width > 90, "{text}");
+            // What went wrong is said in whole sentences.
+            let rows = text.lines().skip(1).take(3);
+            rows.map(|line| line.chars().count()).max().expect("lines")
+        };
+        assert!(widest(120) <= 120);
+        assert!(widest(80) <= 80);
+    }
 
     #[test]
     fn numbers_read_well() {

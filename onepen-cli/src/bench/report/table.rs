@@ -188,10 +188,6 @@ const GAP: &str = "  ";
 
 fn ways(point: &PointReport, style: Style, text: &mut String) {
     let with_readers = point.ways.iter().any(|way| way.readers.is_some());
-    let columns: Vec<_> = COLUMNS
-        .iter()
-        .chain(READER_COLUMNS.iter().filter(|_| with_readers))
-        .collect();
     let width = |text: &str| text.chars().count();
     let names = point
         .ways
@@ -199,21 +195,28 @@ fn ways(point: &PointReport, style: Style, text: &mut String) {
         .map(|way| width(&way.title()))
         .max()
         .unwrap_or(0);
-    let cells: Vec<Vec<_>> = point
-        .ways
+    let mut columns: Vec<_> = COLUMNS
         .iter()
-        .map(|way| columns.iter().map(|column| (column.cell)(way)).collect())
-        .collect();
-    let widths: Vec<_> = columns
-        .iter()
-        .enumerate()
-        .map(|(at, column)| {
-            let widest = cells.iter().map(|row| width(&row[at])).max().unwrap_or(0);
-            widest.max(width(column.head))
+        .chain(READER_COLUMNS.iter().filter(|_| with_readers))
+        .map(|column| {
+            let cells: Vec<_> = point.ways.iter().map(|way| (column.cell)(way)).collect();
+            let widest = cells.iter().map(|cell| width(cell)).max().unwrap_or(0);
+            (column, cells, widest.max(width(column.head)))
         })
         .collect();
-    let total = names + widths.iter().map(|width| GAP.len() + width).sum::<usize>();
-    let bars = total + GAP.len() + BAR <= style.width;
+    let total = |columns: &[(&Column, Vec<String>, usize)]| {
+        names
+            + columns
+                .iter()
+                .map(|(.., width)| GAP.len() + width)
+                .sum::<usize>()
+    };
+    let bars = total(&columns) + GAP.len() + BAR <= style.width;
+    for least_missed in ["p99.9", "clients", "tx/fsync"] {
+        if total(&columns) > style.width {
+            columns.retain(|(column, ..)| column.head != least_missed);
+        }
+    }
     let most = point
         .ways
         .iter()
@@ -221,14 +224,14 @@ fn ways(point: &PointReport, style: Style, text: &mut String) {
         .fold(0.0, f64::max);
 
     let mut head = " ".repeat(names);
-    for (column, width) in columns.iter().zip(&widths) {
+    for (column, _, width) in &columns {
         head.push_str(&format!("{GAP}{:>width$}", column.head));
         if column.head == "tx/s" && bars {
             head.push_str(&format!("{GAP}{:BAR$}", ""));
         }
     }
     line(text, &style.paint(DIM, &head));
-    for (way, row) in point.ways.iter().zip(&cells) {
+    for (row, way) in point.ways.iter().enumerate() {
         let mut painted = format!("{:names$}", way.title());
         if way.way.starts_with("onepen") {
             painted = style.paint(BOLD, &painted);
@@ -241,8 +244,8 @@ fn ways(point: &PointReport, style: Style, text: &mut String) {
             line(text, &painted);
             continue;
         }
-        for ((column, cell), width) in columns.iter().zip(row).zip(&widths) {
-            let padded = format!("{cell:>width$}");
+        for (column, cells, width) in &columns {
+            let padded = format!("{:>width$}", cells[row]);
             let color = color(column.head, way);
             let padded = color.map_or(padded.clone(), |color| style.paint(color, &padded));
             painted.push_str(GAP);
