@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::options::Options;
 use crate::pen::future::{Pending, Write, block_on};
 use crate::pen::job::{Kind, Priority, Ticket};
-use crate::readers::{ReadTx, RowStream, Snapshot};
+use crate::readers::{ReadTx, Readers, RowStream, Snapshot};
 use crate::sqlite::SqliteEngine;
 use crate::tx::WriteTx;
 
@@ -137,7 +137,11 @@ impl<'a> Call<'a> {
         let shared = self.shared();
         shared
             .pen()?
-            .write(&self.ticket, Kind::Exclusive, with_connection(run))
+            .write(
+                &self.ticket,
+                Kind::Exclusive,
+                with_connection(Arc::clone(shared.readers()?), run),
+            )
             .map_err(|error| shared.connector.context(error))
     }
 
@@ -201,7 +205,8 @@ impl<'a> Call<'a> {
         T: Send + 'static,
         F: FnOnce(&mut Connection) -> Result<T> + Send + 'static,
     {
-        self.future(Kind::Exclusive, with_connection(run))
+        let readers = Arc::clone(&self.shared().readers);
+        self.future(Kind::Exclusive, with_connection(readers, run))
     }
 
     /// [`Database::submit`] with these settings.
@@ -332,13 +337,21 @@ where
     move |engine| run(&WriteTx::new(engine)?)
 }
 
-fn with_connection<T, F>(run: F) -> impl FnMut(&mut SqliteEngine) -> Result<T> + Send
+fn with_connection<T, F>(
+    readers: Arc<Readers>,
+    run: F,
+) -> impl FnMut(&mut SqliteEngine) -> Result<T> + Send
 where
     F: FnOnce(&mut Connection) -> Result<T> + Send,
 {
     let mut run = Some(run);
     move |engine| match run.take() {
-        Some(run) => run(engine.connection_mut()?),
+        Some(run) => {
+            // Transactions that only wait for the next read would be in the way
+            // of a checkpoint, a VACUUM, a change of the journal.
+            readers.rest();
+            run(engine.connection_mut()?)
+        }
         None => Err(ran_already()),
     }
 }

@@ -36,7 +36,7 @@ pub struct Database {
 /// What all handles to one file share.
 pub(crate) struct Shared {
     pen: Option<Arc<Pen<SqliteEngine>>>,
-    readers: Arc<Readers>,
+    pub(crate) readers: Arc<Readers>,
     checkpointer: Option<Arc<Checkpointer>>,
     pub(crate) connector: Arc<Connector>,
     wal: Arc<WalLevel>,

@@ -247,6 +247,19 @@ impl Error {
         self
     }
 
+    /// A wait that ended in vain is as long as its caller waited, not as the last
+    /// of those it was handed to did.
+    pub(crate) fn waited_since(mut self, since: std::time::Instant) -> Self {
+        let in_vain = matches!(
+            self.0.kind,
+            ErrorKind::DeadlineExceeded | ErrorKind::Cancelled
+        );
+        if in_vain && self.0.waited.what != WaitedFor::Nothing {
+            self.0.waited.how_long = since.elapsed();
+        }
+        self
+    }
+
     pub(crate) fn with_label(mut self, label: Option<Arc<str>>) -> Self {
         if self.0.label.is_none() {
             self.0.label = label;

@@ -190,7 +190,9 @@ impl<E: Engine> Held<'_, E> {
         };
         drop(turn);
         pen.tally.turn(1, since.elapsed());
-        answer.map(|answer| answer.map_err(|error| error.with_label(ticket.label.clone())))
+        answer.map(|answer| {
+            answer.map_err(|error| error.waited_since(since).with_label(ticket.label.clone()))
+        })
     }
 }
 
