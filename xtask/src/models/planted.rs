@@ -317,6 +317,16 @@ const BUGS: &[Bug] = &[
         scenario: "real::every_schedule_on_real_sqlite_is_strictly_serialisable",
     },
     Bug {
+        what: "a read goes on in a state that is gone",
+        file: "onepen/src/readers/raw.rs",
+        changes: &[(
+            "            && self.lease.mark.get() == self.mark_now()\n",
+            "",
+        )],
+        model: Model::Shuttle,
+        scenario: "real::every_schedule_on_real_sqlite_is_strictly_serialisable",
+    },
+    Bug {
         what: "a write reads before it has the write lock",
         file: "onepen/src/sqlite.rs",
         changes: &[("c\"BEGIN IMMEDIATE\"", "c\"BEGIN\"")],
