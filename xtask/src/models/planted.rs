@@ -140,8 +140,8 @@ const BUGS: &[Bug] = &[
         what: "a task is woken where it was before",
         file: "onepen/src/pen/job.rs",
         changes: &[(
-            "Some(waker) => waker.clone_from(cx.waker()),",
-            "Some(_) => {}",
+            "if !known.is_some_and(|waker| waker.will_wake(cx.waker())) {",
+            "if known.is_none() {",
         )],
         model: Model::Shuttle,
         scenario: "crowd::a_task_that_moved_is_woken_where_it_is_now",
