@@ -2,6 +2,7 @@
 //! re-entry.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -11,7 +12,8 @@ use super::fake::{CommitFault, FakeEngine, refused};
 use super::{Handle, LONG, Rig, limits, panic_quietly, settle, write};
 use crate::cancel::CancelToken;
 use crate::error::{ErrorKind, Outcome, Result};
-use crate::pen::job::{Kind, Priority, Ticket, unwrap_ran};
+use crate::pen::future::{Write, block_on};
+use crate::pen::job::{Kind, Priority, Ticket};
 use crate::pen::{Limits, WhenFull};
 use crate::sync::{Arc, thread};
 
@@ -210,68 +212,98 @@ fn a_write_inside_a_write_is_refused_wherever_it_runs() {
     });
 }
 
-/// A task: polls until the model lets it see the answer, or gives up after
-/// `patience` polls and drops its end, which cancels what has not started.
-fn task(ends: &Ends, row: u32, patience: u32) -> Option<Result<u32>> {
-    let job = Arc::new(crate::pen::job::Job::new(
-        &Ticket::default(),
-        Kind::Grouped,
-        Instant::now(),
-        move |engine: &mut FakeEngine| {
+/// The future of an asynchronous write.
+fn write_of(ends: &Ends, row: u32) -> impl Future<Output = Result<u32>> + Unpin + use<> {
+    Write::New {
+        pen: Ok(Arc::clone(&ends.pen)),
+        ticket: Arc::default(),
+        kind: Kind::Grouped,
+        call: move |engine: &mut FakeEngine| {
             engine.insert(row)?;
             Ok(row)
         },
-    ));
-    let member: crate::pen::queue::Queued<FakeEngine> = Arc::clone(&job) as _;
-    let answer: Arc<dyn crate::pen::job::Answer<u32>> = job as _;
-    ends.pen
-        .enqueue(&Ticket::default(), &member)
-        .expect("the pen is open");
-    for _ in 0..patience {
-        match answer.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(ran) => return Some(unwrap_ran(ran)),
+    }
+}
+
+/// A task that polls until the answer is there, or is dropped after so many
+/// polls, which cancels what has not started.
+fn task(ends: &Ends, row: u32, polls: u32) -> Option<Result<u32>> {
+    let mut write = write_of(ends, row);
+    for _ in 0..polls {
+        let mut cx = Context::from_waker(Waker::noop());
+        match Pin::new(&mut write).poll(&mut cx) {
+            Poll::Ready(answer) => return Some(answer),
             Poll::Pending => thread::yield_now(),
         }
     }
-    ends.pen.cancel(&member);
-    // What was not claimed by now never runs.
-    answer.take().map(unwrap_ran)
+    None
 }
 
 #[test]
 fn a_task_dropped_at_any_moment_was_run_or_never_runs() {
     explore(|| {
         let rig = Rig::new(limits());
+        let ends = Ends {
+            pen: Arc::clone(&rig.pen),
+            world: Arc::clone(&rig.world),
+        };
+        // Nobody serves yet: these two are dropped in the queue.
+        assert!(task(&ends, 90, 1).is_none());
+        assert!(task(&ends, 91, 2).is_none());
         let writer = rig.start_writer();
-        let answers = crowd(&rig, 4, |ends, number| {
-            let answer = task(ends, number, number);
-            if let Some(answer) = &answer {
-                settle(&ends.world, number, answer);
+        let never = crowd(&rig, 4, |ends, number| {
+            match task(ends, number, number) {
+                Some(answer) => settle(&ends.world, number, &answer),
+                None => thread::yield_now(),
             }
-            answer
+            // It would have had its turn before this one.
+            ends.write(100 + number).unwrap();
+            !ends.world.has_committed(number)
         });
         let world = Arc::clone(&rig.world);
         rig.finish(writer);
-        for (row, answer) in (0..).zip(answers) {
-            match answer {
-                Some(Ok(_)) => assert!(world.has_committed(row)),
-                Some(Err(error)) => assert_eq!(error.kind(), ErrorKind::Cancelled),
-                // Claimed when its task went away: nobody is told, it commits.
-                None => assert!(world.has_committed(row)),
-            }
+        for (row, never) in (0..).zip(never) {
+            assert!(
+                !(never && world.has_committed(row)),
+                "row {row} was written after its task was gone"
+            );
+        }
+        for row in [0, 90, 91] {
+            assert!(!world.has_committed(row), "row {row} was never to be");
         }
     });
 }
 
 #[test]
-fn a_task_is_woken_when_its_answer_is_there() {
+fn tasks_are_woken_when_their_answers_are_there() {
     explore(|| {
         let rig = Rig::new(limits());
         let writer = rig.start_writer();
-        let handle = rig.queue(1);
-        let answer = crate::pen::future::block_on(|cx| handle.answer.poll(cx));
-        assert_eq!(unwrap_ran(answer).unwrap(), 1);
-        assert!(rig.world.has_committed(1));
+        crowd(&rig, 3, |ends, number| {
+            let mut write = write_of(ends, number);
+            let answer = block_on(|cx| Pin::new(&mut write).poll(cx));
+            settle(&ends.world, number, &answer);
+            assert_eq!(answer.unwrap(), number);
+        });
+        rig.finish(writer);
+    });
+}
+
+/// A task may be polled with another waker each time: the last one counts.
+#[test]
+fn a_task_that_moved_is_woken_where_it_is_now() {
+    explore(|| {
+        let rig = Rig::new(limits());
+        let ends = Ends {
+            pen: Arc::clone(&rig.pen),
+            world: Arc::clone(&rig.world),
+        };
+        let mut write = write_of(&ends, 1);
+        let first = Pin::new(&mut write).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(first.is_pending());
+        let writer = rig.start_writer();
+        let moved = thread::spawn(move || block_on(|cx| Pin::new(&mut write).poll(cx)));
+        assert_eq!(moved.join().unwrap().unwrap(), 1);
         rig.finish(writer);
     });
 }

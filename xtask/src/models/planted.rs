@@ -130,6 +130,23 @@ const BUGS: &[Bug] = &[
         scenario: "handover::a_deadline_ends_a_waiting_write_and_no_other",
     },
     Bug {
+        what: "a dropped task leaves its write in the queue",
+        file: "onepen/src/pen/future.rs",
+        changes: &[("            self.pen.cancel(&self.member);\n", "")],
+        model: Model::Shuttle,
+        scenario: "crowd::a_task_dropped_at_any_moment_was_run_or_never_runs",
+    },
+    Bug {
+        what: "a task is woken where it was before",
+        file: "onepen/src/pen/job.rs",
+        changes: &[(
+            "if !known.is_some_and(|waker| waker.will_wake(cx.waker())) {",
+            "if known.is_none() {",
+        )],
+        model: Model::Shuttle,
+        scenario: "crowd::a_task_that_moved_is_woken_where_it_is_now",
+    },
+    Bug {
         what: "a value is delivered by a group that failed",
         file: GROUP,
         changes: &[(
@@ -143,8 +160,10 @@ const BUGS: &[Bug] = &[
         what: "an Unknown COMMIT is tried again",
         file: GROUP,
         changes: &[(
-            "        deadline: None,\n        cancel: None,\n    }) {\n        engine.rollback();",
-            "        deadline: None,\n        cancel: None,\n    }).or_else(|_| engine.commit(&Until { deadline: None, cancel: None })) {\n        engine.rollback();",
+            "if let Err(failed) = engine.commit(&patience_of_all(&group.members)) {",
+            "let patience = patience_of_all(&group.members);\n    \
+             let twice = engine.commit(&patience).or_else(|_| engine.commit(&patience));\n    \
+             if let Err(failed) = twice {",
         )],
         model: Model::Loom,
         scenario: "handover::a_group_whose_commit_is_unknown_is_told_so_and_gets_no_value",
@@ -298,7 +317,7 @@ const BUGS: &[Bug] = &[
         scenario: "real::every_schedule_on_real_sqlite_is_strictly_serialisable",
     },
     Bug {
-        what: "a read goes on in a state that is past",
+        what: "a read goes on in a state that is gone",
         file: "onepen/src/readers/raw.rs",
         changes: &[(
             "            && self.lease.mark.get() == self.mark_now()\n",
