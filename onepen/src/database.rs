@@ -290,7 +290,7 @@ impl Shared {
             let _ = writer.join();
         }
         self.readers.close();
-        pen.retire_after(move || {
+        pen.retire(move || {
             if let Some(thread) = unfinished {
                 let _ = thread.join();
             }

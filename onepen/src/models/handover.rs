@@ -279,7 +279,7 @@ fn a_pen_that_is_closed_inside_its_own_closure_ends_afterwards() {
         let pen = Arc::clone(&rig.pen);
         let closing = rig.pen.write(&Ticket::default(), Kind::Grouped, |_| {
             pen.close();
-            pen.retire();
+            pen.retire(|| {});
             Ok(())
         });
         writer.join().unwrap(); // it would be left behind, asleep

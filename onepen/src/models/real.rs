@@ -302,7 +302,7 @@ impl Real {
         self.pen.close();
         writer.join().unwrap();
         self.readers.close();
-        self.pen.retire();
+        self.pen.retire(|| {});
         let connection = Connection::open(&self.connector.path).unwrap();
         let last = connection
             .query_row("SELECT last FROM serial", (), |row| row.get(0))

@@ -583,14 +583,9 @@ impl<E: Engine> Pen<E> {
     }
 
     /// Drops the engine as soon as nobody needs it: now, or when whoever has the
-    /// pen gives it back and the queue is finished.
-    pub(crate) fn retire(&self) {
-        self.retire_after(|| {});
-    }
-
-    /// Like `retire`, for an engine that must outlive something: `before` runs on
-    /// the thread that drops the engine, at the latest.
-    pub(crate) fn retire_after(&self, before: impl FnOnce() + Send + 'static) {
+    /// pen gives it back and the queue is finished. `before` runs first, for an
+    /// engine that must outlive something.
+    pub(crate) fn retire(&self, before: impl FnOnce() + Send + 'static) {
         let retired = {
             let mut state = lock(&self.state);
             state.closed = true;
