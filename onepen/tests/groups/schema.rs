@@ -141,7 +141,7 @@ fn a_schema_change_in_mid_group_re_prepares_cached_statements() {
             .collect();
         let expected = [2, 2, 3, 3, 3, 0, 3, 3, 4].map(|count| (count > 0).then_some(count));
         assert_eq!(columns, expected);
-        assert_eq!(scene.db.stats().largest_group, 9);
+        scene.largest_group_was(9);
     }
 }
 
