@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use crate::error::{Error, Outcome, Result};
+use crate::error::{Error, ErrorKind, Outcome, Result, Waited, WaitedFor};
 use crate::sync::Arc;
 
 /// Whoever holds an `&mut Engine` holds the pen.
@@ -94,7 +94,31 @@ impl CommitError {
             })
     }
 
-    pub(crate) fn to_error(&self) -> Error {
-        Error::commit(&self.error, self.outcome)
+    /// What it means to somebody who has been waiting `since` then, and no
+    /// longer than `patience` lasted.
+    pub(crate) fn to_error(&self, since: Instant, patience: &dyn Patience) -> Error {
+        let failed = Error::commit(&self.error, self.outcome);
+        let busy =
+            |error: &rusqlite::ffi::Error| error.extended_code & 0xff == rusqlite::ffi::SQLITE_BUSY;
+        if !self.error.sqlite_error().is_some_and(busy) {
+            return failed;
+        }
+        let kind = match patience.exhausted() {
+            Some(GiveUp::Cancelled) => ErrorKind::Cancelled,
+            _ => ErrorKind::DeadlineExceeded,
+        };
+        let mut waited = Waited::new(WaitedFor::Readers, since.elapsed());
+        waited.holder = Some("another process, or another library in this one".into());
+        failed
+            .restated(
+                kind,
+                "its COMMIT waited for readers to finish, in vain; nothing was written",
+            )
+            .with_waited(waited)
+    }
+
+    /// The same for somebody of whom nothing was to be committed.
+    pub(crate) fn without_trace(&self) -> Error {
+        Error::commit(&self.error, Outcome::NotCommitted)
     }
 }

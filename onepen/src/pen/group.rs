@@ -184,7 +184,7 @@ impl<E: Engine> Held<'_, E> {
                 }
             }
             Kind::Maintenance => catch_unwind(AssertUnwindSafe(|| call(engine))),
-            Kind::Grouped | Kind::Alone => transact(pen, engine, &patience, |engine| {
+            Kind::Grouped | Kind::Alone => transact(pen, engine, &patience, since, |engine| {
                 catch_unwind(AssertUnwindSafe(|| call(engine)))
             }),
         };
@@ -224,10 +224,17 @@ fn transact<E: Engine, T>(
     pen: &Pen<E>,
     engine: &mut E,
     patience: &dyn Patience,
+    since: Instant,
     call: impl FnOnce(&mut E) -> std::thread::Result<Result<T>>,
 ) -> std::thread::Result<Result<T>> {
     if let Err(error) = begin(pen, engine, patience) {
-        return Ok(Err(error));
+        let mut waited = error.waited().clone();
+        if waited.what == WaitedFor::Nothing {
+            return Ok(Err(error));
+        }
+        // The engine's clock started later than the caller's.
+        waited.how_long = since.elapsed();
+        return Ok(Err(error.with_waited(waited)));
     }
     let ran = member(engine, call);
     match ran {
@@ -245,7 +252,7 @@ fn transact<E: Engine, T>(
             Ok(()) => Ok(Ok(value)),
             Err(failed) => {
                 engine.rollback();
-                Ok(Err(failed.to_error()))
+                Ok(Err(failed.to_error(since, patience)))
             }
         },
         failed => {
@@ -503,7 +510,8 @@ fn run_begun_alone<E: Engine>(engine: &mut E, group: &mut Group<E>) {
 /// with what became of the COMMIT. When the COMMIT was refused for something
 /// that one of them did, they are put back in line, each for itself.
 fn commit<E: Engine>(engine: &mut E, group: &mut Group<E>) {
-    if let Err(failed) = engine.commit(&patience_of_all(&group.members)) {
+    let patience = patience_of_all(&group.members);
+    if let Err(failed) = engine.commit(&patience) {
         engine.rollback();
         if failed.may_be_one_members_doing() && group.members.len() > 1 {
             // Which member's is not known, so each answers for itself alone.
@@ -513,7 +521,15 @@ fn commit<E: Engine>(engine: &mut E, group: &mut Group<E>) {
             return;
         }
         for job in &group.members {
-            job.fail(failed.to_error().with_label(job.header().label.clone()));
+            let header = job.header();
+            let error = if job.answered_ok() {
+                failed.to_error(header.since, &patience)
+            } else {
+                // It had undone itself: of it nothing was in the transaction. But
+                // its own error may be about a neighbour that is gone.
+                failed.without_trace()
+            };
+            job.fail(error.with_label(header.label.clone()));
         }
     }
     group.last_size += group.members.len();

@@ -33,26 +33,33 @@
 //! they chose.
 
 pub(crate) mod borrowed;
+mod ending;
 pub(crate) mod future;
 pub(crate) mod group;
+mod held;
 pub(crate) mod job;
+mod lobby;
 pub(crate) mod queue;
 pub(crate) mod turn;
+mod wake;
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use self::job::{Kind, Member, NO_WORD, Ticket, drop_quietly, unwrap_ran};
-use self::queue::{Queue, Queued};
+use self::ending::{WhileSomebodyWaits, closed};
+pub(crate) use self::ending::{cancelled, deadline_exceeded, gave_up, patience};
+use self::held::{Held, Holder};
+use self::job::{Kind, Ticket, unwrap_ran};
+use self::lobby::InLobby;
+use self::queue::Queue;
 use self::turn::WriteLock;
-use crate::cancel::{Cancel, CancelToken};
-use crate::engine::{Engine, GiveUp, Patience, Until};
-use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
+use self::wake::Wake;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
 use crate::stats::Tally;
-use crate::sync::{Arc, AtomicBool, AtomicU8, Mutex, Ordering, WaitWord, fence, lock};
-use crate::timer::{Expires, Timer};
+use crate::sync::{Arc, AtomicBool, AtomicU8, Mutex, WaitWord, lock};
+use crate::timer::Timer;
 
 /// What a caller wants when the queue is at its bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -103,21 +110,6 @@ enum Writer {
     Ended,
 }
 
-/// Who has the pen: for the errors of those who wait in vain.
-#[derive(Clone, Default)]
-pub(crate) struct Holder {
-    pub(crate) since: Option<Instant>,
-    pub(crate) label: Option<Arc<str>>,
-    pub(crate) thread: Option<std::thread::ThreadId>,
-}
-
-/// A write beyond the queue's bound.
-struct InLobby<E> {
-    job: Queued<E>,
-    /// The task that submitted it and waits until it is queued.
-    submitter: Option<Waker>,
-}
-
 pub(crate) struct State<E> {
     /// The pen itself.
     pub(crate) engine: Option<Box<E>>,
@@ -153,51 +145,6 @@ pub(crate) struct Pen<E> {
     id: usize,
     /// How errors call the database.
     name: std::sync::OnceLock<Arc<str>>,
-}
-
-crate::sync::thread_local! {
-    #[allow(clippy::missing_const_for_thread_local, reason = "loom's macro does not know that form")]
-    /// The pens that this thread holds.
-    static INSIDE: std::cell::RefCell<Vec<usize>> = std::cell::RefCell::new(Vec::new());
-}
-
-/// Marks this thread as holding a pen, while it lives.
-pub(crate) struct Inside;
-
-impl Inside {
-    pub(crate) fn enter(id: usize) -> Self {
-        INSIDE.with(|inside| inside.borrow_mut().push(id));
-        Self
-    }
-}
-
-impl Drop for Inside {
-    fn drop(&mut self) {
-        INSIDE.with(|inside| inside.borrow_mut().pop());
-    }
-}
-
-impl<E> State<E> {
-    fn retire(&mut self, engine: Box<E>) -> Retired<E> {
-        Retired {
-            before: self.before_engine.take(),
-            _engine: engine,
-        }
-    }
-}
-
-/// An engine that nobody needs any more. To be dropped outside the lock.
-struct Retired<E> {
-    before: Option<Box<dyn FnOnce() + Send>>,
-    _engine: Box<E>,
-}
-
-impl<E> Drop for Retired<E> {
-    fn drop(&mut self) {
-        if let Some(before) = self.before.take() {
-            before();
-        }
-    }
 }
 
 impl<E: Engine> Pen<E> {
@@ -248,26 +195,6 @@ impl<E: Engine> Pen<E> {
             Some(name) => error.with_database(name),
             None => error,
         }
-    }
-
-    /// Whether this thread holds this pen, or is its writer thread.
-    pub(crate) fn is_inside(&self) -> bool {
-        INSIDE.with(|inside| inside.borrow().contains(&self.id))
-    }
-
-    pub(crate) fn enter(&self) -> Inside {
-        Inside::enter(self.id)
-    }
-
-    pub(crate) fn refuse_reentry(&self) -> Result<()> {
-        if self.is_inside() {
-            return Err(Error::new(
-                ErrorKind::Reentrant,
-                "a write was started inside a write closure of the same database, where it would \
-                 wait for itself; use the transaction the closure was given, or `submit`",
-            ));
-        }
-        Ok(())
     }
 
     /// Runs `call` and blocks until its outcome is known.
@@ -333,98 +260,6 @@ impl<E: Engine> Pen<E> {
         unwrap_ran(ran)
     }
 
-    /// The word for a job that is queued now. A job that moves is not missed:
-    /// [`Wake::add`] reads the word after the answer is final, we look at the
-    /// answer after the word is stored, and of the two fences in between one is
-    /// the first. (Fences, because loom takes `SeqCst` accesses for weaker ones.)
-    fn choose_word(&self, header: &job::Header) -> &WaitWord {
-        let word = self.epoch.load(Ordering::Relaxed) % WORDS as u8;
-        header.word.store(word, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        &self.words[word as usize]
-    }
-
-    /// Puts a job at the end of the queue, or of the lobby when the queue is at
-    /// its bound. An error is the job's answer; it was not queued then.
-    pub(crate) fn enqueue(self: &Arc<Self>, ticket: &Ticket, job: &Queued<E>) -> Result<()> {
-        if let Some(token) = &ticket.cancel {
-            token.watch(Box::new(Watch {
-                pen: Arc::downgrade(self),
-                job: Arc::downgrade(job),
-            }));
-        }
-        let header = job.header();
-        if ticket
-            .cancel
-            .as_ref()
-            .is_some_and(CancelToken::is_cancelled)
-        {
-            return Err(cancelled(Waited::new(
-                WaitedFor::Pen,
-                header.since.elapsed(),
-            )));
-        }
-        let mut state = lock(&self.state);
-        if state.closed {
-            return Err(closed());
-        }
-        let before = state.queue.len() + state.lobby.len();
-        header
-            .position
-            .store(u32::try_from(before).unwrap_or(u32::MAX), Ordering::Relaxed);
-        if self.has_room(&state, header.bytes) && state.lobby.is_empty() {
-            state.queue.push(Arc::clone(job));
-        } else if self.limits.when_full == WhenFull::Refuse {
-            return Err(Error::new(
-                ErrorKind::QueueFull,
-                format!(
-                    "the write queue is full: {} writes, {} bytes",
-                    state.queue.len(),
-                    state.queue.bytes()
-                ),
-            ));
-        } else {
-            header.enter_lobby();
-            state.lobby.push_back(InLobby {
-                job: Arc::clone(job),
-                submitter: None,
-            });
-        }
-        self.tally.queued(before + 1);
-        if let Some(deadline) = header.deadline
-            && state
-                .calls
-                .last()
-                .is_none_or(|&earliest| deadline < earliest)
-        {
-            state.calls.push(deadline);
-            let this: Arc<dyn Expires> = Arc::clone(self) as _;
-            self.timer.wake_at(deadline, &this);
-        }
-        let wake = self.claim_writer_wakeup(&mut state);
-        drop(state);
-        if wake {
-            self.writer.advance();
-        }
-        // After the job is queued: a cancellation either found it there, or is
-        // seen here.
-        if ticket
-            .cancel
-            .as_ref()
-            .is_some_and(CancelToken::is_cancelled)
-        {
-            self.cancel(job);
-        }
-        Ok(())
-    }
-
-    fn has_room(&self, state: &State<E>, bytes: u32) -> bool {
-        state.queue.len() < self.limits.queue_members
-            // A single write larger than the bound must pass all the same.
-            && (state.queue.is_empty()
-                || state.queue.bytes() + bytes as usize <= self.limits.queue_bytes)
-    }
-
     /// Whether the caller has to wake the writer thread: it sleeps, there is
     /// work, and the pen is there for it to take.
     fn claim_writer_wakeup(&self, state: &mut State<E>) -> bool {
@@ -434,134 +269,6 @@ impl<E: Engine> Pen<E> {
             state.writer = Writer::Busy;
         }
         wake
-    }
-
-    /// Lets callers in the lobby move up.
-    pub(crate) fn admit(&self, state: &mut State<E>) -> Admitted {
-        let mut admitted = Admitted {
-            any: false,
-            wakers: Vec::new(),
-        };
-        while let Some(first) = state.lobby.front() {
-            if !self.has_room(state, first.job.header().bytes) {
-                break;
-            }
-            let Some(first) = state.lobby.pop_front() else {
-                break;
-            };
-            state.queue.push(first.job);
-            admitted.wakers.extend(first.submitter);
-            admitted.any = true;
-        }
-        admitted
-    }
-
-    pub(crate) fn announce(&self, admitted: Admitted) {
-        if admitted.any {
-            self.admitted.advance();
-            admitted.wakers.into_iter().for_each(wake_task);
-        }
-    }
-
-    /// Blocks until `job` is out of the lobby.
-    pub(crate) fn wait_until_admitted(&self, job: &Queued<E>) {
-        loop {
-            let seen = self.admitted.current();
-            if !job.header().is_in_lobby() {
-                return;
-            }
-            self.admitted.wait(seen, None);
-        }
-    }
-
-    /// The same for a task: `false` means that `waker` will be woken.
-    pub(crate) fn poll_admitted(&self, job: &Queued<E>, waker: &Waker) -> bool {
-        if !job.header().is_in_lobby() {
-            return true;
-        }
-        let waker = waker.clone(); // foreign code: not under the lock
-        let mut state = lock(&self.state);
-        // From the back: the first time, it has just come.
-        let mut lobby = state.lobby.iter_mut().rev();
-        let Some(waiting) = lobby.find(|waiting| Arc::ptr_eq(&waiting.job, job)) else {
-            return true;
-        };
-        let replaced = waiting.submitter.replace(waker);
-        drop(state);
-        drop(replaced);
-        false
-    }
-
-    /// Ends a job that has not started. A job that has is left alone.
-    pub(crate) fn cancel(&self, job: &Queued<E>) {
-        let mut state = lock(&self.state);
-        let Some(ended) = self.end(&mut state, job) else {
-            return;
-        };
-        let admitted = self.admit(&mut state);
-        drop(state);
-        self.announce(admitted);
-        self.answer(ended, cancelled);
-    }
-
-    /// Takes a job that nobody claimed off the queue, for [`answer`](Self::answer).
-    fn end(&self, state: &mut State<E>, job: &Queued<E>) -> Option<Ended<E>> {
-        let header = job.header();
-        if !header.is_waiting() {
-            return None;
-        }
-        let in_lobby = header.is_in_lobby();
-        let waited = self.waited(state, header, in_lobby);
-        let mut wake = Wake::default();
-        header.claim();
-        if in_lobby {
-            let mut lobby = state.lobby.iter();
-            let place = lobby.position(|waiting| Arc::ptr_eq(&waiting.job, job));
-            let left = place.and_then(|place| state.lobby.remove(place));
-            // Its submitter waits for admission, which never comes.
-            wake.wakers.extend(left.and_then(|left| left.submitter));
-            wake.lobby = true;
-        } else {
-            state.queue.mark_dead(header.bytes);
-        }
-        Some(Ended {
-            job: Arc::clone(job),
-            waited,
-            wake,
-        })
-    }
-
-    /// Answers a job that was ended, and wakes whoever waits for it. The pen's
-    /// lock is not held: what the closure owns is dropped here.
-    fn answer(&self, ended: Ended<E>, error: fn(Waited) -> Error) {
-        let Ended {
-            job,
-            waited,
-            mut wake,
-        } = ended;
-        job.discard();
-        job.fail(error(waited).with_label(job.header().label.clone()));
-        wake.add(&*job);
-        wake.wake_all(self);
-        drop_quietly(job);
-    }
-
-    /// What a job that ends now has waited for.
-    fn waited(&self, state: &State<E>, header: &job::Header, in_lobby: bool) -> Waited {
-        let what = if in_lobby {
-            WaitedFor::QueueSpace
-        } else if self.at_write_lock.load(Ordering::Relaxed) {
-            WaitedFor::WriteLock
-        } else {
-            WaitedFor::Pen
-        };
-        let mut waited = Waited::new(what, header.since.elapsed());
-        waited.position = Some(header.position.load(Ordering::Relaxed) as usize);
-        waited.holder = match what {
-            WaitedFor::WriteLock => Some("another process, or another library in this one".into()),
-            _ => state.holder.describe(),
-        };
-        waited
     }
 
     /// How many writes wait for the pen.
@@ -583,8 +290,8 @@ impl<E: Engine> Pen<E> {
     }
 
     /// Drops the engine as soon as nobody needs it: now, or when whoever has the
-    /// pen gives it back and the queue is finished. `before` runs first, on the
-    /// same thread.
+    /// pen gives it back and the queue is finished. `before` runs first, for an
+    /// engine that must outlive something.
     pub(crate) fn retire(&self, before: impl FnOnce() + Send + 'static) {
         let retired = {
             let mut state = lock(&self.state);
@@ -687,223 +394,5 @@ impl<E: Engine> Pen<E> {
             self.announce(admitted);
             self.writer.wait(seen, None);
         }
-    }
-
-    /// Wakes those whose jobs are done, each sleeping place once.
-    pub(crate) fn wake_words(&self, words: u32) {
-        for (index, word) in self.words.iter().enumerate() {
-            if words & (1 << index) != 0 {
-                word.advance();
-            }
-        }
-    }
-
-    pub(crate) fn next_epoch(&self) {
-        self.epoch.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// Sleepers to wake once no lock is held.
-#[derive(Default)]
-pub(crate) struct Wake {
-    words: u32,
-    lobby: bool,
-    wakers: Vec<Waker>,
-}
-
-impl Wake {
-    /// Makes the answer of `job` final.
-    pub(crate) fn add<E>(&mut self, job: &dyn Member<E>) {
-        self.wakers.extend(job.finish());
-        let word = &job.header().word;
-        // A task's job has none from the beginning; only a blocked caller moves.
-        if word.load(Ordering::Relaxed) != NO_WORD {
-            fence(Ordering::SeqCst); // see `choose_word`
-            self.words |= 1 << word.load(Ordering::Relaxed);
-        }
-    }
-
-    /// Wakes them. Keeps the allocation for the next time.
-    pub(crate) fn wake_all<E: Engine>(&mut self, pen: &Pen<E>) {
-        pen.wake_words(self.words);
-        if self.lobby {
-            pen.admitted.advance();
-        }
-        self.wakers.drain(..).for_each(wake_task);
-        self.words = 0;
-        self.lobby = false;
-    }
-}
-
-/// A job that was taken off the queue unrun and has no answer yet.
-struct Ended<E> {
-    job: Queued<E>,
-    waited: Waited,
-    wake: Wake,
-}
-
-pub(crate) struct Admitted {
-    any: bool,
-    wakers: Vec<Waker>,
-}
-
-/// A waker is foreign code: its panic is not our business.
-fn wake_task(waker: Waker) {
-    let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
-}
-
-/// The pen in hand; dropping it gives it back. While it lives, a write of this
-/// thread is refused: it would wait for itself.
-pub(crate) struct Held<'a, E: Engine> {
-    pub(crate) pen: &'a Arc<Pen<E>>,
-    pub(crate) engine: Option<Box<E>>,
-    _inside: Inside,
-}
-
-impl<'a, E: Engine> Held<'a, E> {
-    fn new(pen: &'a Arc<Pen<E>>, engine: Box<E>) -> Self {
-        Self {
-            pen,
-            engine: Some(engine),
-            _inside: pen.enter(),
-        }
-    }
-
-    /// After a bug of ours: the next to hold the pen must not find a
-    /// transaction of the last.
-    fn clean_up(&mut self) {
-        if let Some(engine) = &mut self.engine {
-            let _ = catch_unwind(AssertUnwindSafe(|| engine.rollback()));
-        }
-    }
-}
-
-impl<E: Engine> Drop for Held<'_, E> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.clean_up();
-        }
-        if let Some(engine) = self.engine.take() {
-            self.pen.put_back(engine);
-        }
-    }
-}
-
-/// A job's place in a token's list of calls to cancel.
-struct Watch<E> {
-    pen: std::sync::Weak<Pen<E>>,
-    job: std::sync::Weak<dyn Member<E>>,
-}
-
-impl<E: Engine> Cancel for Watch<E> {
-    fn cancel(&self) {
-        if let (Some(pen), Some(job)) = (self.pen.upgrade(), self.job.upgrade()) {
-            pen.cancel(&job);
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        self.job.strong_count() == 0
-    }
-}
-
-impl<E: Engine> Expires for Pen<E> {
-    fn expire(&self, now: Instant) -> Option<Instant> {
-        let mut state = lock(&self.state);
-        while state.calls.pop_if(|at| *at <= now).is_some() {}
-        let due: Vec<_> = state
-            .queue
-            .iter()
-            .chain(state.lobby.iter().map(|waiting| &waiting.job))
-            .filter(|job| job.header().deadline.is_some_and(|at| at <= now))
-            .cloned()
-            .collect();
-        let ended: Vec<_> = due
-            .iter()
-            .filter_map(|job| self.end(&mut state, job))
-            .collect();
-        let lobby = state
-            .lobby
-            .iter()
-            .filter_map(|waiting| waiting.job.header().deadline)
-            .min();
-        // Asked for only when no call comes earlier anyway: were every call
-        // renewed, they would pile up for as long as somebody waits.
-        let again = state
-            .queue
-            .earliest_deadline()
-            .into_iter()
-            .chain(lobby)
-            .min()
-            .filter(|again| state.calls.last().is_none_or(|call| again < call));
-        state.calls.extend(again);
-        let admitted = self.admit(&mut state);
-        drop(state);
-        self.announce(admitted);
-        for ended in ended {
-            self.answer(ended, deadline_exceeded);
-        }
-        again
-    }
-}
-
-/// The patience of a group: as long as anybody is still waiting for it.
-pub(crate) struct WhileSomebodyWaits<'a, E>(pub(crate) &'a Pen<E>);
-
-impl<E: Engine> Patience for WhileSomebodyWaits<'_, E> {
-    fn exhausted(&self) -> Option<GiveUp> {
-        lock(&self.0.state)
-            .queue
-            .is_empty()
-            .then_some(GiveUp::NobodyWaits)
-    }
-}
-
-impl Holder {
-    fn describe(&self) -> Option<Arc<str>> {
-        let since = self.since?;
-        let label = match &self.label {
-            Some(label) => format!("`{label}` on "),
-            None => String::new(),
-        };
-        let thread = match self.thread {
-            Some(thread) => format!("{thread:?}"),
-            None => "the writer thread".into(),
-        };
-        Some(format!("{label}{thread} since {:.1?}", since.elapsed()).into())
-    }
-}
-
-fn closed() -> Error {
-    Error::new(ErrorKind::Closed, "the database handle is closed")
-}
-
-pub(crate) fn cancelled(waited: Waited) -> Error {
-    Error::new(ErrorKind::Cancelled, "cancelled before it started").with_waited(waited)
-}
-
-pub(crate) fn deadline_exceeded(waited: Waited) -> Error {
-    Error::new(
-        ErrorKind::DeadlineExceeded,
-        "the deadline passed before it could start",
-    )
-    .with_waited(waited)
-}
-
-/// The patience of the caller behind `ticket`, from `since` on.
-pub(crate) fn patience(ticket: &Ticket, since: Instant) -> Until<'_> {
-    Until {
-        deadline: ticket
-            .patience
-            .and_then(|patience| since.checked_add(patience)),
-        cancel: ticket.cancel.as_ref(),
-    }
-}
-
-/// What a gone patience means to its caller.
-pub(crate) fn gave_up(why: GiveUp, waited: Waited) -> Error {
-    match why {
-        GiveUp::Cancelled => cancelled(waited),
-        GiveUp::Deadline | GiveUp::NobodyWaits => deadline_exceeded(waited),
     }
 }

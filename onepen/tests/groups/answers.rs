@@ -42,7 +42,7 @@ fn an_error_seen_against_an_undone_neighbour_is_not_delivered() {
     spoiler.unwrap().wait().unwrap_err();
     assert_eq!(runs.load(Ordering::SeqCst), 2);
     assert_eq!(scene.numbers("SELECT n FROM t ORDER BY n"), [0, 1]);
-    assert_eq!(scene.db.stats().largest_group, 3);
+    scene.largest_group_was(3);
 }
 
 /// A value of a run that was undone is dropped, not delivered.
@@ -88,7 +88,7 @@ fn a_group_without_a_failure_runs_each_member_once() {
         assert_eq!(member.unwrap().wait().unwrap(), 1);
     }
     assert_eq!(runs.load(Ordering::SeqCst), 20);
-    assert_eq!(scene.db.stats().largest_group, 20);
+    scene.largest_group_was(20);
 }
 
 /// Even when everything else in its group fails: `FnOnce` is run once.
@@ -177,7 +177,7 @@ fn each_failing_member_gets_its_own_error() {
         }
         let kept: Vec<i64> = (0..30).filter(|n| n % 3 == 0).collect();
         assert_eq!(scene.numbers("SELECT n FROM t ORDER BY n"), kept);
-        assert_eq!(scene.db.stats().largest_group, 30);
+        scene.largest_group_was(30);
     }
 }
 
@@ -198,7 +198,7 @@ fn members_see_what_came_before_them_in_the_order_they_came() {
     for (n, member) in (1..).zip(members) {
         assert_eq!(member.unwrap().wait().unwrap(), n);
     }
-    assert_eq!(scene.db.stats().largest_group, 50);
+    scene.largest_group_was(50);
 }
 
 #[test]
@@ -270,5 +270,5 @@ fn a_group_has_no_more_members_than_its_bound() {
     for write in writes {
         assert_eq!(write.unwrap().wait().unwrap(), 1);
     }
-    assert_eq!(scene.db.stats().largest_group, 7);
+    scene.largest_group_was(7);
 }

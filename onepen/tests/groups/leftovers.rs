@@ -130,7 +130,7 @@ fn a_statement_cached_by_one_member_has_no_parameters_of_it_for_the_next() {
     hold.release();
     first.wait().unwrap();
     second.wait().unwrap();
-    assert_eq!(scene.db.stats().largest_group, 2);
+    scene.largest_group_was(2);
     assert_eq!(scene.number("SELECT count(*) FROM t WHERE n IS NULL"), 1);
 }
 

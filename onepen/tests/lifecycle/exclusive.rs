@@ -198,7 +198,7 @@ fn it_has_the_pen_alone_between_the_groups_before_and_after() {
             assert_eq!(write.wait().unwrap(), 1);
         }
     });
-    assert_eq!(scene.db.stats().largest_group, 2);
+    scene.largest_group_was(2);
 }
 
 #[test]

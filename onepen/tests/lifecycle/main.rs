@@ -7,3 +7,4 @@ mod checkpoints;
 mod closing;
 mod exclusive;
 mod opening;
+mod rollback_journal;

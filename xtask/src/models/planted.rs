@@ -25,8 +25,12 @@ struct Bug {
 }
 
 const GROUP: &str = "onepen/src/pen/group.rs";
+const ENDING: &str = "onepen/src/pen/ending.rs";
+const HELD: &str = "onepen/src/pen/held.rs";
+const LOBBY: &str = "onepen/src/pen/lobby.rs";
 const PEN: &str = "onepen/src/pen/mod.rs";
 const QUEUE: &str = "onepen/src/pen/queue.rs";
+const WAKE: &str = "onepen/src/pen/wake.rs";
 const SLOTS: &str = "onepen/src/readers/slots.rs";
 
 const BUGS: &[Bug] = &[
@@ -54,7 +58,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         what: "a follower is not woken",
-        file: PEN,
+        file: WAKE,
         changes: &[(
             "self.words |= 1 << word.load(Ordering::Relaxed);",
             "self.words |= 0 << word.load(Ordering::Relaxed);",
@@ -64,7 +68,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         what: "a caller that moves on is missed (weak memory)",
-        file: PEN,
+        file: WAKE,
         changes: &[(
             "        fence(Ordering::SeqCst);\n        &self.words",
             "        &self.words",
@@ -104,7 +108,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         what: "a running job can be cancelled",
-        file: PEN,
+        file: ENDING,
         changes: &[(
             "if !header.is_waiting() {\n            return None;",
             "if header.is_done() {\n            return None;",
@@ -114,7 +118,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         what: "a running job can pass its deadline",
-        file: PEN,
+        file: ENDING,
         changes: &[(
             "if !header.is_waiting() {\n            return None;",
             "if header.is_done() {\n            return None;",
@@ -124,7 +128,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         what: "whoever passes the deadline is not told",
-        file: PEN,
+        file: ENDING,
         changes: &[("self.answer(ended, deadline_exceeded);", "drop(ended);")],
         model: Model::Loom,
         scenario: "handover::a_deadline_ends_a_waiting_write_and_no_other",
@@ -150,8 +154,8 @@ const BUGS: &[Bug] = &[
         what: "a value is delivered by a group that failed",
         file: GROUP,
         changes: &[(
-            "for job in &group.members {\n            job.fail(failed",
-            "for job in &group.members[..0] {\n            job.fail(failed",
+            "for job in &group.members {\n            let header",
+            "for job in &group.members[..0] {\n            let header",
         )],
         model: Model::Loom,
         scenario: "handover::a_group_whose_commit_failed_is_told_so_and_gets_no_value",
@@ -160,9 +164,8 @@ const BUGS: &[Bug] = &[
         what: "an Unknown COMMIT is tried again",
         file: GROUP,
         changes: &[(
-            "if let Err(failed) = engine.commit(&patience_of_all(&group.members)) {",
-            "let patience = patience_of_all(&group.members);\n    \
-             let twice = engine.commit(&patience).or_else(|_| engine.commit(&patience));\n    \
+            "if let Err(failed) = engine.commit(&patience) {",
+            "let twice = engine.commit(&patience).or_else(|_| engine.commit(&patience));\n    \
              if let Err(failed) = twice {",
         )],
         model: Model::Loom,
@@ -247,7 +250,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         what: "nobody is admitted from the lobby",
-        file: PEN,
+        file: LOBBY,
         changes: &[(
             "while let Some(first) = state.lobby.front() {",
             "while let Some(first) = state.lobby.front().filter(|_| false) {",
@@ -257,14 +260,14 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         what: "who is cancelled in the lobby is not woken",
-        file: PEN,
+        file: ENDING,
         changes: &[("            wake.lobby = true;\n", "")],
         model: Model::Loom,
         scenario: "handover::cancelling_in_the_lobby_wakes_its_submitter_and_lets_the_next_move_up",
     },
     Bug {
         what: "the queue has no bound",
-        file: PEN,
+        file: LOBBY,
         changes: &[(
             "state.queue.len() < self.limits.queue_members",
             "state.queue.len() < usize::MAX",
@@ -294,7 +297,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         what: "a write inside a write waits for itself",
-        file: PEN,
+        file: HELD,
         changes: &[("        if self.is_inside() {\n", "        if false {\n")],
         model: Model::Shuttle,
         scenario: "crowd::a_write_inside_a_write_is_refused_wherever_it_runs",

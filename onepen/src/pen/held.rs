@@ -1,0 +1,136 @@
+//! The pen in somebody's hand: who has it, and what happens when it is let go.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use super::{Pen, State};
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sync::Arc;
+
+/// Who has the pen: for the errors of those who wait in vain.
+#[derive(Clone, Default)]
+pub(crate) struct Holder {
+    pub(crate) since: Option<Instant>,
+    pub(crate) label: Option<Arc<str>>,
+    pub(crate) thread: Option<std::thread::ThreadId>,
+}
+
+impl Holder {
+    pub(super) fn describe(&self) -> Option<Arc<str>> {
+        let since = self.since?;
+        let label = match &self.label {
+            Some(label) => format!("`{label}` on "),
+            None => String::new(),
+        };
+        let thread = match self.thread {
+            Some(thread) => format!("{thread:?}"),
+            None => "the writer thread".into(),
+        };
+        Some(format!("{label}{thread} since {:.1?}", since.elapsed()).into())
+    }
+}
+
+crate::sync::thread_local! {
+    #[allow(clippy::missing_const_for_thread_local, reason = "loom's macro does not know that form")]
+    /// The pens that this thread holds.
+    static INSIDE: std::cell::RefCell<Vec<usize>> = std::cell::RefCell::new(Vec::new());
+}
+
+/// Marks this thread as holding a pen, while it lives.
+pub(crate) struct Inside;
+
+impl Inside {
+    pub(crate) fn enter(id: usize) -> Self {
+        INSIDE.with(|inside| inside.borrow_mut().push(id));
+        Self
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        INSIDE.with(|inside| inside.borrow_mut().pop());
+    }
+}
+
+/// The pen in hand; dropping it gives it back. While it lives, a write of this
+/// thread is refused: it would wait for itself.
+pub(crate) struct Held<'a, E: Engine> {
+    pub(crate) pen: &'a Arc<Pen<E>>,
+    pub(crate) engine: Option<Box<E>>,
+    _inside: Inside,
+}
+
+impl<'a, E: Engine> Held<'a, E> {
+    pub(super) fn new(pen: &'a Arc<Pen<E>>, engine: Box<E>) -> Self {
+        Self {
+            pen,
+            engine: Some(engine),
+            _inside: pen.enter(),
+        }
+    }
+
+    /// After a bug of ours: the next to hold the pen must not find a
+    /// transaction of the last.
+    pub(super) fn clean_up(&mut self) {
+        if let Some(engine) = &mut self.engine {
+            let _ = catch_unwind(AssertUnwindSafe(|| engine.rollback()));
+        }
+    }
+}
+
+impl<E: Engine> Drop for Held<'_, E> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.clean_up();
+        }
+        if let Some(engine) = self.engine.take() {
+            self.pen.put_back(engine);
+        }
+    }
+}
+
+/// An engine that nobody needs any more. To be dropped outside the lock.
+pub(super) struct Retired<E> {
+    before: Option<Box<dyn FnOnce() + Send>>,
+    _engine: Box<E>,
+}
+
+impl<E> Drop for Retired<E> {
+    fn drop(&mut self) {
+        if let Some(before) = self.before.take() {
+            before();
+        }
+    }
+}
+
+impl<E> State<E> {
+    pub(super) fn retire(&mut self, engine: Box<E>) -> Retired<E> {
+        Retired {
+            before: self.before_engine.take(),
+            _engine: engine,
+        }
+    }
+}
+
+impl<E: Engine> Pen<E> {
+    /// Whether this thread holds this pen, or is its writer thread.
+    pub(crate) fn is_inside(&self) -> bool {
+        INSIDE.with(|inside| inside.borrow().contains(&self.id))
+    }
+
+    pub(super) fn enter(&self) -> Inside {
+        Inside::enter(self.id)
+    }
+
+    pub(crate) fn refuse_reentry(&self) -> Result<()> {
+        if self.is_inside() {
+            return Err(Error::new(
+                ErrorKind::Reentrant,
+                "a write was started inside a write closure of the same database, where it would \
+                 wait for itself; use the transaction the closure was given, or `submit`",
+            ));
+        }
+        Ok(())
+    }
+}

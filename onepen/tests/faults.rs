@@ -1,0 +1,482 @@
+//! The disk fails under a COMMIT: what each member is told is true, also after a
+//! crash that follows.
+//!
+//! No virtual file system stands between SQLite and the disk here. This program
+//! defines the C library's `pwrite`, `fsync` and their relatives itself, hands
+//! every call on, and fails those that a test has asked for, on the files of that
+//! test alone.
+#![cfg(all(target_os = "linux", target_env = "gnu"))]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use onepen::{Durability, Error, ErrorKind, Outcome, Result, WriteTx};
+use rusqlite::ffi;
+
+use common::{Scene, among_neighbours, child, in_child, options, refused, until};
+use disk::{Call, Fault};
+
+const TABLE: &str = "CREATE TABLE t(n INTEGER PRIMARY KEY);";
+
+/// The C library's calls, some of which fail.
+mod disk {
+    use std::ffi::{c_int, c_void};
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::{Path, PathBuf};
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Call {
+        Write,
+        /// Half of it is written first.
+        ShortWrite,
+        Sync,
+    }
+
+    /// Fails calls on `file` until it is dropped.
+    pub struct Fault {
+        id: usize,
+    }
+
+    struct Planned {
+        id: usize,
+        file: PathBuf,
+        call: Call,
+        errno: c_int,
+        /// How many calls succeed first.
+        spare: usize,
+        /// How many fail after that.
+        left: usize,
+        fired: usize,
+    }
+
+    static PLANNED: Mutex<Vec<Planned>> = Mutex::new(Vec::new());
+    /// How many are planned: the calls of everybody else take no lock.
+    static ARMED: AtomicUsize = AtomicUsize::new(0);
+
+    fn planned() -> std::sync::MutexGuard<'static, Vec<Planned>> {
+        PLANNED
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    impl Fault {
+        /// The call after `spare` others fails, and `times - 1` after it.
+        pub fn plan(file: &Path, call: Call, errno: c_int, spare: usize, times: usize) -> Self {
+            static NEXT: AtomicUsize = AtomicUsize::new(0);
+            let id = NEXT.fetch_add(1, Ordering::SeqCst);
+            let file = file.to_owned();
+            let mut planned = planned();
+            planned.push(Planned {
+                id,
+                file,
+                call,
+                errno,
+                spare,
+                left: times,
+                fired: 0,
+            });
+            ARMED.store(planned.len(), Ordering::SeqCst);
+            Self { id }
+        }
+
+        /// How many calls have failed.
+        pub fn fired(&self) -> usize {
+            planned()
+                .iter()
+                .find(|planned| planned.id == self.id)
+                .map_or(0, |found| found.fired)
+        }
+    }
+
+    impl Drop for Fault {
+        fn drop(&mut self) {
+            let mut planned = planned();
+            planned.retain(|planned| planned.id != self.id);
+            ARMED.store(planned.len(), Ordering::SeqCst);
+        }
+    }
+
+    /// The error that a call on this descriptor is to fail with.
+    fn verdict(descriptor: c_int, is_sync: bool) -> Option<(Call, c_int)> {
+        if ARMED.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        let file = std::fs::read_link(format!("/proc/self/fd/{descriptor}")).ok()?;
+        let mut planned = planned();
+        let found = planned.iter_mut().find(|planned| {
+            (planned.call == Call::Sync) == is_sync
+                && planned.left > 0
+                && planned.file.as_os_str().as_bytes() == file.as_os_str().as_bytes()
+        })?;
+        if found.spare > 0 {
+            found.spare -= 1;
+            return None;
+        }
+        found.left -= 1;
+        found.fired += 1;
+        Some((found.call, found.errno))
+    }
+
+    fn fail(errno: c_int) -> c_int {
+        // SAFETY: the address of this thread's own `errno`.
+        unsafe { *libc::__errno_location() = errno };
+        -1
+    }
+
+    /// The next definition of a symbol: the C library's.
+    macro_rules! next {
+        ($name:literal as $type:ty) => {{
+            static FOUND: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+            let address = *FOUND.get_or_init(|| {
+                // SAFETY: the name ends with NUL; the C library has the symbol.
+                unsafe { libc::dlsym(libc::RTLD_NEXT, $name.as_ptr()) as usize }
+            });
+            assert_ne!(address, 0);
+            // SAFETY: the address of a function that has this type in C.
+            unsafe { std::mem::transmute::<usize, $type>(address) }
+        }};
+    }
+
+    type Sync = unsafe extern "C" fn(c_int) -> c_int;
+    type Write = unsafe extern "C" fn(c_int, *const c_void, usize, i64) -> isize;
+
+    // SAFETY (of the names): each replaces the function of that name with one of
+    // the same type, which does the same or fails as that function may.
+    #[unsafe(no_mangle)]
+    unsafe extern "C" fn fsync(descriptor: c_int) -> c_int {
+        match verdict(descriptor, true) {
+            Some((_, errno)) => fail(errno),
+            None => {
+                let real = next!(c"fsync" as Sync);
+                // SAFETY: handed on as it came.
+                unsafe { real(descriptor) }
+            }
+        }
+    }
+
+    // SAFETY: as for `fsync`.
+    #[unsafe(no_mangle)]
+    unsafe extern "C" fn fdatasync(descriptor: c_int) -> c_int {
+        match verdict(descriptor, true) {
+            Some((_, errno)) => fail(errno),
+            None => {
+                let real = next!(c"fdatasync" as Sync);
+                // SAFETY: handed on as it came.
+                unsafe { real(descriptor) }
+            }
+        }
+    }
+
+    // SAFETY: as for `fsync`.
+    #[unsafe(no_mangle)]
+    unsafe extern "C" fn pwrite(
+        descriptor: c_int,
+        bytes: *const c_void,
+        count: usize,
+        at: i64,
+    ) -> isize {
+        let real = next!(c"pwrite" as Write);
+        // SAFETY: handed on as it came, or less of it.
+        unsafe { write(real, descriptor, bytes, count, at) }
+    }
+
+    // SAFETY: as for `fsync`.
+    #[unsafe(no_mangle)]
+    unsafe extern "C" fn pwrite64(
+        descriptor: c_int,
+        bytes: *const c_void,
+        count: usize,
+        at: i64,
+    ) -> isize {
+        let real = next!(c"pwrite64" as Write);
+        // SAFETY: handed on as it came, or less of it.
+        unsafe { write(real, descriptor, bytes, count, at) }
+    }
+
+    unsafe fn write(
+        real: Write,
+        descriptor: c_int,
+        bytes: *const c_void,
+        count: usize,
+        at: i64,
+    ) -> isize {
+        match verdict(descriptor, false) {
+            Some((Call::ShortWrite, errno)) if count > 1 => {
+                // What a full disk does; SQLite asks for the rest, and is told.
+                // SAFETY: by the caller; less than it offered.
+                unsafe { real(descriptor, bytes, count / 2, at) };
+                fail(errno) as isize
+            }
+            Some((_, errno)) => fail(errno) as isize,
+            // SAFETY: by the caller.
+            None => unsafe { real(descriptor, bytes, count, at) },
+        }
+    }
+}
+
+fn log(scene: &Scene) -> PathBuf {
+    PathBuf::from(format!("{}-wal", scene.path().display()))
+}
+
+/// What a crash at this moment would leave, after recovery. Copied by a process
+/// of its own: closing a descriptor of the file in this one drops its locks.
+fn after_a_crash(scene: &Scene) -> Vec<i64> {
+    let image = tempfile::tempdir().unwrap();
+    let copy = Command::new("cp")
+        .arg(scene.path())
+        .arg(log(scene))
+        .arg(image.path())
+        .status()
+        .unwrap();
+    assert!(copy.success());
+    let connection = rusqlite::Connection::open(image.path().join("scene.db")).unwrap();
+    let check: String = connection
+        .query_row("PRAGMA integrity_check", (), |row| row.get(0))
+        .unwrap();
+    assert_eq!(check, "ok");
+    let mut statement = connection.prepare("SELECT n FROM t ORDER BY n").unwrap();
+    let numbers = statement.query_map((), |row| row.get(0)).unwrap();
+    numbers.map(|number| number.unwrap()).collect()
+}
+
+/// Three members that share a COMMIT, the second of which fails by itself; how
+/// often they ran; and what they were told.
+fn a_group(scene: &Scene, fault: impl FnOnce() -> Fault) -> (Vec<Result<usize>>, u32, Fault) {
+    let runs = Arc::new(AtomicU32::new(0));
+    let hold = scene.hold();
+    let members: Vec<_> = (1..=3)
+        .map(|n| {
+            let runs = Arc::clone(&runs);
+            scene.db.submit(move |tx| {
+                runs.fetch_add(1, Ordering::SeqCst);
+                let inserted = tx.execute("INSERT INTO t VALUES (?1)", (n,))?;
+                if n == 2 {
+                    Err(Error::other("on purpose"))
+                } else {
+                    Ok(inserted)
+                }
+            })
+        })
+        .collect();
+    scene.wait_for_queue(3);
+    let fault = fault();
+    hold.release();
+    let answers = members
+        .into_iter()
+        .map(|member| member.unwrap().wait())
+        .collect();
+    (answers, runs.load(Ordering::SeqCst), fault)
+}
+
+#[test]
+fn a_failed_flush_is_unknown_because_a_crash_may_bring_the_group_back() {
+    let scene = Scene::new(TABLE);
+    scene.make_wary();
+    let (answers, runs, fault) = a_group(&scene, || {
+        Fault::plan(&log(&scene), Call::Sync, libc::EIO, 0, 1)
+    });
+    assert_eq!(fault.fired(), 1);
+    assert_eq!(runs, 3, "somebody was run again");
+    for (n, answer) in (1..).zip(answers) {
+        let error = answer.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::CommitFailed, "{error}");
+        assert_eq!(
+            error.sqlite_code(),
+            Some(ffi::SQLITE_IOERR_FSYNC),
+            "{error}"
+        );
+        // One undid itself before the COMMIT: of that much nothing can come back.
+        let outcome = if n == 2 {
+            Outcome::NotCommitted
+        } else {
+            Outcome::Unknown
+        };
+        assert_eq!(error.outcome(), outcome, "{error}");
+    }
+    assert_eq!(
+        scene.number("SELECT count(*) FROM t"),
+        0,
+        "somebody sees what failed"
+    );
+    assert_eq!(
+        after_a_crash(&scene),
+        [1, 3],
+        "the reason for `Unknown` has gone"
+    );
+    // The next COMMIT decides it.
+    scene.db.execute("INSERT INTO t VALUES (4)", ()).unwrap();
+    assert_eq!(after_a_crash(&scene), [4]);
+    assert_eq!(scene.numbers("SELECT n FROM t"), [4]);
+}
+
+#[test]
+fn a_failed_flush_of_a_lone_write_is_unknown_and_is_not_retried() {
+    let scene = Scene::new(TABLE);
+    let runs = AtomicU32::new(0);
+    let write = |tx: &WriteTx<'_>| {
+        runs.fetch_add(1, Ordering::SeqCst);
+        tx.execute("INSERT INTO t VALUES (1)", ())
+    };
+    for (n, once) in [(1, false), (2, true)] {
+        let fault = Fault::plan(&log(&scene), Call::Sync, libc::EIO, 0, 1);
+        let answer = if once {
+            scene.db.write_once(write)
+        } else {
+            scene.db.write(write)
+        };
+        let error = answer.unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+        assert_eq!(runs.load(Ordering::SeqCst), n);
+        assert_eq!(fault.fired(), 1);
+        assert_eq!(after_a_crash(&scene), [1]);
+    }
+}
+
+#[test]
+fn a_full_disk_at_commit_is_not_committed() {
+    let scene = Scene::new(TABLE);
+    scene.make_wary();
+    for call in [Call::Write, Call::ShortWrite] {
+        let (answers, runs, fault) = a_group(&scene, || {
+            Fault::plan(&log(&scene), call, libc::ENOSPC, 0, usize::MAX)
+        });
+        assert!(fault.fired() > 0);
+        assert_eq!(runs, 3, "a full disk is nobody's own doing");
+        for error in answers.into_iter().map(Result::unwrap_err) {
+            assert_eq!(error.kind(), ErrorKind::CommitFailed, "{error}");
+            assert_eq!(error.sqlite_code(), Some(ffi::SQLITE_FULL), "{error}");
+            assert_eq!(error.outcome(), Outcome::NotCommitted, "{error}");
+        }
+        assert_eq!(after_a_crash(&scene), Vec::<i64>::new());
+        drop(fault);
+    }
+    scene.db.execute("INSERT INTO t VALUES (4)", ()).unwrap();
+    assert_eq!(after_a_crash(&scene), [4]);
+}
+
+/// SQLite's own method: the first call fails, then the second, until there is
+/// none left to fail.
+#[test]
+fn whichever_call_fails_everybody_is_told_the_truth() {
+    for call in [Call::Write, Call::ShortWrite, Call::Sync] {
+        for errno in [libc::EIO, libc::ENOSPC, libc::EDQUOT] {
+            for spare in 0.. {
+                let scene = Scene::new(TABLE);
+                scene.make_wary();
+                let (answers, _, fault) =
+                    a_group(&scene, || Fault::plan(&log(&scene), call, errno, spare, 1));
+                let image = after_a_crash(&scene);
+                for (n, answer) in (1..).zip(answers) {
+                    let told = match &answer {
+                        Ok(_) => Outcome::Committed,
+                        Err(error) => error.outcome(),
+                    };
+                    let context = format!("{call:?} {errno} {spare}: {n} was told {answer:?}");
+                    match told {
+                        Outcome::Committed => assert!(image.contains(&n), "{context}"),
+                        Outcome::NotCommitted => assert!(!image.contains(&n), "{context}"),
+                        Outcome::Unknown => {}
+                    }
+                }
+                let fired = fault.fired();
+                drop(fault);
+                scene.db.execute("INSERT INTO t VALUES (9)", ()).unwrap();
+                assert_eq!(after_a_crash(&scene).last(), Some(&9));
+                if fired == 0 {
+                    assert_eq!(image, [1, 3]);
+                    assert!(spare > 0, "no {call:?} was ever made");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_goes_on_failing_goes_on_being_reported() {
+    let scene = Scene::new(TABLE);
+    let fault = Fault::plan(&log(&scene), Call::Sync, libc::EIO, 0, usize::MAX);
+    for n in 0..20 {
+        let error = scene
+            .db
+            .execute("INSERT INTO t VALUES (?1)", (n,))
+            .unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+    }
+    assert_eq!(fault.fired(), 20);
+    drop(fault);
+    scene.db.execute("INSERT INTO t VALUES (50)", ()).unwrap();
+    assert_eq!(scene.numbers("SELECT n FROM t"), [50]);
+}
+
+/// Copying the log back fails; the log is kept, and nobody who writes notices.
+#[test]
+fn a_failing_checkpoint_fails_no_write_and_is_tried_again() {
+    let scene = Scene::with(
+        options()
+            .durability(Durability::Normal)
+            .wal_limit(32, Duration::from_millis(5)),
+        "CREATE TABLE t(n INTEGER PRIMARY KEY, b BLOB);",
+    );
+    let fault = Fault::plan(&scene.path(), Call::Write, libc::EIO, 0, usize::MAX);
+    let write = || {
+        scene
+            .db
+            .execute("INSERT INTO t(b) VALUES (randomblob(9000))", ())
+            .unwrap()
+    };
+    until("a checkpoint was tried", || {
+        write();
+        fault.fired() > 0
+    });
+    let resets = scene.db.stats().wal_resets;
+    for _ in 0..20 {
+        write();
+    }
+    assert_eq!(scene.db.stats().wal_resets, resets);
+    drop(fault);
+    until("the log is reset", || scene.db.stats().wal_resets > resets);
+    let rows = scene.number("SELECT count(*) FROM t");
+    scene.db.close();
+    assert_eq!(scene.number("SELECT count(*) FROM t"), rows);
+}
+
+/// The child of the next test; SQLite's limit of memory is the whole process's.
+#[test]
+fn out_of_memory() {
+    if in_child().is_none() {
+        return;
+    }
+    among_neighbours(
+        TABLE,
+        |tx| {
+            tx.execute("INSERT INTO t VALUES (1)", ())?;
+            // SAFETY: plain numbers; the limit is taken off again below.
+            unsafe { ffi::sqlite3_hard_heap_limit64(ffi::sqlite3_memory_used() + 200_000) };
+            let large = "INSERT INTO t SELECT length(randomblob(50000000))";
+            let answer = tx.execute(large, ());
+            // SAFETY: as above.
+            unsafe { ffi::sqlite3_hard_heap_limit64(0) };
+            answer
+        },
+        |answer, scene| {
+            assert_eq!(refused(answer).sqlite_code(), Some(ffi::SQLITE_NOMEM));
+            assert_eq!(scene.number("SELECT count(*) FROM t"), 0);
+        },
+    );
+}
+
+#[test]
+fn a_member_that_runs_out_of_memory_fails_alone() {
+    let output = child("out_of_memory", Path::new("yes")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+}
