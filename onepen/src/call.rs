@@ -635,7 +635,7 @@ impl Database {
         self.shared.readers()?.read(&self.shared.ticket, run)
     }
 
-    /// The first row of a single query, without a transaction around it.
+    /// The first row of a single query.
     ///
     /// ```
     /// # fn main() -> onepen::Result<()> {
