@@ -8,8 +8,8 @@ use std::sync::Weak;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use super::threads::Task;
-use super::{ReadTx, Readers};
+use super::threads::{Sweep, Task, given_up};
+use super::{ReadTx, Readers, wait_limits};
 use crate::cancel::{Cancel, CancelToken};
 use crate::error::{Error, Result};
 use crate::pen::job::Ticket;
@@ -38,6 +38,7 @@ impl Readers {
                     waker: None,
                 }),
             });
+            let callers = ticket.cancel.clone();
             let (ticket, dropped) = with_token_of_its_own(ticket);
             let task = Read {
                 ticket,
@@ -46,6 +47,16 @@ impl Readers {
                 answer: Arc::clone(&answer),
             };
             readers.threads.submit(&readers, Box::new(task));
+            if let Some(callers) = callers {
+                callers.watch(Box::new(Sweep {
+                    readers: Arc::downgrade(&readers),
+                    life: Arc::downgrade(&answer),
+                }));
+                // Cancelled before it could be heard.
+                if callers.is_cancelled() {
+                    readers.threads.sweep();
+                }
+            }
             Reading { answer, dropped }.await
         }
     }
@@ -134,6 +145,14 @@ where
 
     fn refuse(self: Box<Self>, error: Error) {
         self.answer.give(Ok(Err(error)));
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        wait_limits(&self.ticket, self.since).deadline
+    }
+
+    fn given_up(&self) -> Option<Error> {
+        given_up(&wait_limits(&self.ticket, self.since), self.since)
     }
 }
 

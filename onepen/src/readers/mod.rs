@@ -475,6 +475,16 @@ fn limits(ticket: &Ticket, since: Instant) -> Limits {
     }
 }
 
+/// The limits of a wait for a turn that began at `since`.
+fn wait_limits(ticket: &Ticket, since: Instant) -> Limits {
+    Limits {
+        deadline: ticket
+            .patience
+            .and_then(|patience| since.checked_add(patience)),
+        cancel: ticket.cancel.clone(),
+    }
+}
+
 /// While it lives nobody starts to read.
 pub(crate) struct Hold<'a>(slots::Held<'a>);
 

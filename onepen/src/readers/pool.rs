@@ -105,11 +105,11 @@ impl Expires for Pool {
 }
 
 #[cfg(not(any(onepen_loom, onepen_shuttle)))]
-fn timer() -> Option<Arc<dyn Timer>> {
+pub(super) fn timer() -> Option<Arc<dyn Timer>> {
     Some(crate::timer::shared())
 }
 
 #[cfg(any(onepen_loom, onepen_shuttle))]
-fn timer() -> Option<Arc<dyn Timer>> {
+pub(super) fn timer() -> Option<Arc<dyn Timer>> {
     None
 }

@@ -19,8 +19,8 @@ use rusqlite::{Params, Row};
 
 use super::cursor::Cursor;
 use super::future::{CancelOnDrop, wake, with_token_of_its_own};
-use super::threads::Task;
-use super::{Readers, limits};
+use super::threads::{Sweep, Task, given_up};
+use super::{Limits, Readers, limits, wait_limits};
 use crate::error::{Error, Result};
 use crate::pen::job::Ticket;
 use crate::sync::{Arc, Condvar, Mutex, lock};
@@ -76,6 +76,8 @@ enum Source<T> {
 trait Produce<T>: Send {
     /// The next row; `None` at the end.
     fn next(&mut self, readers: &Arc<Readers>) -> Option<Result<T>>;
+    /// How long it waits for a thread to go on.
+    fn wait_limits(&self, queued: Instant) -> Limits;
 }
 
 struct Query<P, F> {
@@ -100,6 +102,14 @@ where
             }
         }
         self.cursor.as_mut()?.next(&mut self.map).transpose()
+    }
+
+    fn wait_limits(&self, queued: Instant) -> Limits {
+        if self.ticket.deadline_is_own {
+            limits(&self.ticket, self.since)
+        } else {
+            wait_limits(&self.ticket, queued)
+        }
     }
 }
 
@@ -126,6 +136,7 @@ impl Readers {
         F: FnMut(&Row<'_>) -> rusqlite::Result<T> + Send + 'static,
         T: Send + 'static,
     {
+        let callers = ticket.cancel.clone();
         let (ticket, query) = with_token_of_its_own(ticket);
         let source = Box::new(Query {
             ticket,
@@ -135,18 +146,23 @@ impl Readers {
             cursor: None,
             map,
         });
-        RowStream {
-            shared: Arc::new(Shared {
-                readers: Arc::clone(self),
-                state: Mutex::new(State {
-                    source: Source::Here(source),
-                    buffer: VecDeque::new(),
-                    waker: None,
-                }),
-                filled: Condvar::new(),
-                query,
+        let shared = Arc::new(Shared {
+            readers: Arc::clone(self),
+            state: Mutex::new(State {
+                source: Source::Here(source),
+                buffer: VecDeque::new(),
+                waker: None,
             }),
+            filled: Condvar::new(),
+            query,
+        });
+        if let Some(callers) = callers {
+            callers.watch(Box::new(Sweep {
+                readers: Arc::downgrade(self),
+                life: Arc::downgrade(&shared),
+            }));
         }
+        RowStream { shared }
     }
 }
 
@@ -266,6 +282,7 @@ impl<T: Send + 'static> Stream for RowStream<T> {
             let task = Fill {
                 shared: Arc::clone(shared),
                 source,
+                queued: Instant::now(),
             };
             shared
                 .readers
@@ -282,6 +299,7 @@ impl<T: Send + 'static> Stream for RowStream<T> {
 struct Fill<T> {
     shared: Arc<Shared<T>>,
     source: Box<dyn Produce<T>>,
+    queued: Instant,
 }
 
 impl<T: Send> Task for Fill<T> {
@@ -297,6 +315,14 @@ impl<T: Send> Task for Fill<T> {
         drop(state);
         self.shared.filled.notify_all();
         wake(waker);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.source.wait_limits(self.queued).deadline
+    }
+
+    fn given_up(&self) -> Option<Error> {
+        given_up(&self.source.wait_limits(self.queued), self.queued)
     }
 }
 

@@ -729,6 +729,47 @@ fn occupy(db: &Fixture) -> (Sender<()>, impl Future<Output = Result<()>>) {
 }
 
 #[test]
+fn a_queued_asynchronous_read_is_ended_by_its_deadline_and_by_its_token() {
+    let db = Fixture::new(1);
+    let (end, first) = occupy(&db);
+    let soon = |own| Ticket {
+        patience: Some(Duration::from_millis(20)),
+        deadline_is_own: own,
+        ..Ticket::default()
+    };
+    // The thread is busy all the time: what ends these is not its turn.
+    for own in [true, false] {
+        let late = block_on(db.readers.read_async(soon(own), |_| Ok(()))).unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::DeadlineExceeded);
+        assert_eq!(late.waited().what, WaitedFor::Reader);
+        let mut rows = db
+            .readers
+            .stream(soon(own), COUNT, (), |row| row.get::<_, i64>(0));
+        let item = block_on(std::future::poll_fn(|cx| Pin::new(&mut rows).poll_next(cx)));
+        let late = item.expect("an item").unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::DeadlineExceeded);
+    }
+    let token = CancelToken::new();
+    let with_token = Ticket {
+        cancel: Some(token.clone()),
+        ..patient()
+    };
+    let mut read = Box::pin(db.readers.read_async(with_token.clone(), |_| Ok(())));
+    assert!(poll_once(read.as_mut()).is_pending());
+    let mut rows = db
+        .readers
+        .stream(with_token, COUNT, (), |row| row.get::<_, i64>(0));
+    let mut next = Box::pin(std::future::poll_fn(|cx| Pin::new(&mut rows).poll_next(cx)));
+    assert!(poll_once(next.as_mut()).is_pending());
+    token.cancel();
+    assert_eq!(block_on(read).unwrap_err().kind(), ErrorKind::Cancelled);
+    let item = block_on(next).expect("an item");
+    assert_eq!(item.unwrap_err().kind(), ErrorKind::Cancelled);
+    end.send(()).expect("the read listens");
+    block_on(first).expect("a read");
+}
+
+#[test]
 fn a_dropped_future_keeps_a_queued_read_from_running() {
     let db = Fixture::new(1);
     let (end, first) = occupy(&db);

@@ -5,12 +5,23 @@
 //! when they were idle for a while or the readers are closed.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::sync::Weak;
+use std::time::{Duration, Instant};
 
 use super::Readers;
 use super::slots::closed;
-use crate::error::{Error, Result};
+use crate::cancel::Cancel;
+use crate::engine::Patience;
+use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
+use crate::pen::{WhenFull, gave_up};
 use crate::sync::{Arc, Condvar, Mutex, lock, thread};
+use crate::timer::Expires;
+
+impl Expires for Readers {
+    fn expire(&self, _now: Instant) -> Option<Instant> {
+        self.threads.sweep()
+    }
+}
 
 /// How long a thread without work stays.
 const IDLE: Duration = Duration::from_secs(5);
@@ -19,6 +30,37 @@ const IDLE: Duration = Duration::from_secs(5);
 pub(super) trait Task: Send {
     fn run(self: Box<Self>, readers: &Arc<Readers>);
     fn refuse(self: Box<Self>, error: Error);
+    /// When waiting ends.
+    fn deadline(&self) -> Option<Instant>;
+    /// Why it is over before it began, if it is.
+    fn given_up(&self) -> Option<Error>;
+}
+
+/// What a task that waits with these limits says.
+pub(super) fn given_up(limits: &super::Limits, since: Instant) -> Option<Error> {
+    let why = limits.exhausted()?;
+    Some(gave_up(
+        why,
+        Waited::new(WaitedFor::Reader, since.elapsed()),
+    ))
+}
+
+/// Looks through the queue when a token is cancelled, while `life` lives.
+pub(super) struct Sweep<L> {
+    pub(super) readers: Weak<Readers>,
+    pub(super) life: Weak<L>,
+}
+
+impl<L: Send + Sync> Cancel for Sweep<L> {
+    fn cancel(&self) {
+        if let Some(readers) = self.readers.upgrade() {
+            readers.threads.sweep();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.life.strong_count() == 0
+    }
 }
 
 pub(super) struct Threads {
@@ -29,6 +71,8 @@ pub(super) struct Threads {
 
 struct State {
     tasks: VecDeque<Box<dyn Task>>,
+    /// When the timer will call us: the earliest is the last.
+    calls: Vec<Instant>,
     alive: usize,
     idle: usize,
     handles: Vec<thread::JoinHandle<()>>,
@@ -41,6 +85,7 @@ impl Threads {
         Self {
             state: Mutex::new(State {
                 tasks: VecDeque::new(),
+                calls: Vec::new(),
                 alive: 0,
                 idle: 0,
                 handles: Vec::new(),
@@ -60,6 +105,24 @@ impl Threads {
             task.refuse(closed());
             return;
         }
+        let limits = &readers.connector.options.limits;
+        if limits.when_full == WhenFull::Refuse && state.tasks.len() >= limits.queue_members {
+            let waiting = state.tasks.len();
+            drop(state);
+            task.refuse(Error::new(
+                ErrorKind::QueueFull,
+                format!("{waiting} asynchronous reads wait already"),
+            ));
+            return;
+        }
+        if let Some(at) = task.deadline()
+            && let Some(timer) = super::pool::timer()
+            && state.calls.last().is_none_or(|&earliest| at < earliest)
+        {
+            state.calls.push(at);
+            let this: Arc<dyn Expires> = Arc::clone(readers) as _;
+            timer.wake_at(at, &this);
+        }
         state.tasks.push_back(task);
         if state.tasks.len() > state.idle
             && state.alive < self.at_most
@@ -75,6 +138,29 @@ impl Threads {
         }
         drop(state);
         self.work.notify_one();
+    }
+
+    /// Ends what waits for nothing any more; says when to look again.
+    pub(super) fn sweep(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut state = lock(&self.state);
+        while state.calls.pop_if(|at| *at <= now).is_some() {}
+        let mut over = Vec::new();
+        for task in std::mem::take(&mut state.tasks) {
+            match task.given_up() {
+                Some(error) => over.push((task, error)),
+                None => state.tasks.push_back(task),
+            }
+        }
+        let earliest = state.tasks.iter().filter_map(|task| task.deadline()).min();
+        // Asked for only when no call comes earlier anyway.
+        let again = earliest.filter(|again| state.calls.last().is_none_or(|call| again < call));
+        state.calls.extend(again);
+        drop(state);
+        for (task, error) in over {
+            task.refuse(error);
+        }
+        again
     }
 
     fn start(&self, state: &mut State, readers: &Arc<Readers>) -> Result<()> {
