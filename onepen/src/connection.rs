@@ -73,7 +73,12 @@ impl Connector {
             _ if read_only => OpenFlags::SQLITE_OPEN_READ_ONLY,
             _ => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
         };
-        let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        // A private cache, whatever another library of this process made the
+        // default: shared ones answer LOCKED, which no timeout ends.
+        let flags = access
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE
+            | OpenFlags::SQLITE_OPEN_EXRESCODE;
         let since = Instant::now();
         let connection = retry(patience, WaitedFor::Opening, since, || {
             Connection::open_with_flags(&self.path, flags)
