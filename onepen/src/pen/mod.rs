@@ -48,7 +48,7 @@ use self::job::{Kind, Member, NO_WORD, Ticket, drop_quietly, unwrap_ran};
 use self::queue::{Queue, Queued};
 use self::turn::WriteLock;
 use crate::cancel::{Cancel, CancelToken};
-use crate::engine::{Engine, GiveUp, Patience, Until};
+use crate::engine::{Bystanders, Engine, GiveUp, Patience, Until};
 use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
 use crate::stats::Tally;
 use crate::sync::{Arc, AtomicBool, AtomicU8, Mutex, Ordering, WaitWord, lock};
@@ -111,6 +111,9 @@ pub(crate) struct Holder {
     pub(crate) thread: Option<std::thread::ThreadId>,
 }
 
+/// Whom a COMMIT over a rollback journal waits for.
+pub(crate) const READERS: &str = "reads, streams or snapshots of this process";
+
 /// A write beyond the queue's bound.
 struct InLobby<E> {
     job: Queued<E>,
@@ -151,6 +154,8 @@ pub(crate) struct Pen<E> {
     id: usize,
     /// How errors call the database.
     name: std::sync::OnceLock<Arc<str>>,
+    /// Who has to be out of the way of a COMMIT, if anybody.
+    bystanders: std::sync::OnceLock<Arc<dyn Bystanders>>,
 }
 
 crate::sync::thread_local! {
@@ -208,12 +213,18 @@ impl<E: Engine> Pen<E> {
             tally: Tally::default(),
             id: NEXT.fetch_add(1, Relaxed),
             name: std::sync::OnceLock::new(),
+            bystanders: std::sync::OnceLock::new(),
         })
     }
 
     /// What errors call the database from here on.
     pub(crate) fn call_it(&self, name: &Arc<str>) {
         let _ = self.name.set(Arc::clone(name));
+    }
+
+    /// Who has to be out of the way of a COMMIT from here on.
+    pub(crate) fn mind(&self, bystanders: Arc<dyn Bystanders>) {
+        let _ = self.bystanders.set(bystanders);
     }
 
     /// Names the database in an error.
@@ -229,11 +240,28 @@ impl<E: Engine> Pen<E> {
         INSIDE.with(|inside| inside.borrow().contains(&self.id))
     }
 
+    /// Whether a write that this thread waited for would wait for this thread.
+    pub(crate) fn is_in_its_way(&self) -> bool {
+        self.is_inside() || self.is_bystander()
+    }
+
+    fn is_bystander(&self) -> bool {
+        self.bystanders.get().is_some_and(|them| them.are_here())
+    }
+
     pub(crate) fn enter(&self) -> Inside {
         Inside::enter(self.id)
     }
 
     pub(crate) fn refuse_reentry(&self) -> Result<()> {
+        if self.is_bystander() {
+            return Err(Error::new(
+                ErrorKind::Reentrant,
+                "a write was started inside a read closure of the same database; over a rollback \
+                 journal a COMMIT waits until nobody reads, so it would wait for itself: write \
+                 after the read has ended, or use `submit` and wait for it there",
+            ));
+        }
         if self.is_inside() {
             return Err(Error::new(
                 ErrorKind::Reentrant,
@@ -522,6 +550,8 @@ impl<E: Engine> Pen<E> {
     fn waited(&self, state: &State<E>, header: &job::Header, in_lobby: bool) -> Waited {
         let what = if in_lobby {
             WaitedFor::QueueSpace
+        } else if self.bystanders.get().is_some_and(|them| them.are_awaited()) {
+            WaitedFor::Readers
         } else if self.at_write_lock.load(Ordering::Relaxed) {
             WaitedFor::WriteLock
         } else {
@@ -531,6 +561,7 @@ impl<E: Engine> Pen<E> {
         waited.position = Some(header.position.load(Ordering::Relaxed) as usize);
         waited.holder = match what {
             WaitedFor::WriteLock => Some("another process, or another library in this one".into()),
+            WaitedFor::Readers => Some(READERS.into()),
             _ => state.holder.describe(),
         };
         waited
