@@ -8,11 +8,12 @@ use std::sync::Weak;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use super::threads::Task;
+use super::threads::{Patience, Task};
 use super::{ReadTx, Readers};
 use crate::cancel::{Cancel, CancelToken};
-use crate::error::{Error, Result};
-use crate::pen::job::Ticket;
+use crate::connection::Connector;
+use crate::error::{Error, Result, Waited, WaitedFor};
+use crate::pen::{cancelled, job::Ticket};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, lock};
 
 type Ran<T> = Result<Result<T>, Box<dyn Any + Send>>;
@@ -39,18 +40,28 @@ impl Readers {
             )?;
             let answer = Arc::new(Answer {
                 slot: Mutex::new(Slot {
+                    started: false,
                     ran: None,
                     waker: None,
                 }),
+                since: Instant::now(),
+                connector: Arc::clone(&readers.connector),
             });
+            let theirs = ticket.cancel.clone();
             let (ticket, dropped) = with_token_of_its_own(ticket);
+            if let Some(theirs) = &theirs {
+                theirs.watch(Box::new(Unstarted(Arc::downgrade(&answer))));
+            }
             let task = Read {
                 ticket,
-                since: Instant::now(),
+                since: answer.since,
                 f,
                 answer: Arc::clone(&answer),
             };
             readers.threads.submit(&readers, Box::new(task));
+            if theirs.is_some_and(|theirs| theirs.is_cancelled()) {
+                answer.cancel();
+            }
             Reading { answer, dropped }.await
         }
     }
@@ -65,6 +76,22 @@ impl Cancel for Pass {
     fn cancel(&self) {
         if let Some(link) = self.0.upgrade() {
             link.0.cancel();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+}
+
+/// Answers a read that waits for a thread when its token is cancelled. Its
+/// closure is dropped by the thread that comes to it.
+struct Unstarted<T>(Weak<Answer<T>>);
+
+impl<T: Send> Cancel for Unstarted<T> {
+    fn cancel(&self) {
+        if let Some(answer) = self.0.upgrade() {
+            answer.cancel();
         }
     }
 
@@ -125,6 +152,10 @@ where
     F: FnOnce(&ReadTx) -> Result<T> + Send,
     T: Send,
 {
+    fn patience(&self) -> Patience {
+        Patience::of(&self.ticket, self.since)
+    }
+
     fn run(self: Box<Self>, readers: &Arc<Readers>) {
         let Self {
             ticket,
@@ -132,26 +163,48 @@ where
             f,
             answer,
         } = *self;
+        if !answer.start() {
+            return;
+        }
         answer.give(catch_unwind(AssertUnwindSafe(|| {
             readers.read_since(&ticket, Some(since), f)
         })));
     }
 
     fn refuse(self: Box<Self>, error: Error) {
-        self.answer.give(Ok(Err(error)));
+        if self.answer.start() {
+            self.answer.give(Ok(Err(error)));
+        }
     }
 }
 
 struct Answer<T> {
     slot: Mutex<Slot<T>>,
+    since: Instant,
+    connector: Arc<Connector>,
 }
 
 struct Slot<T> {
+    /// Somebody is about to answer.
+    started: bool,
     ran: Option<Ran<T>>,
     waker: Option<Waker>,
 }
 
 impl<T> Answer<T> {
+    /// Whoever starts gives the answer, and there is one.
+    fn start(&self) -> bool {
+        !std::mem::replace(&mut lock(&self.slot).started, true)
+    }
+
+    fn cancel(&self) {
+        if self.start() {
+            let waited = Waited::new(WaitedFor::Reader, self.since.elapsed());
+            let error = self.connector.context(cancelled(waited));
+            self.give(Ok(Err(error)));
+        }
+    }
+
     fn give(&self, ran: Ran<T>) {
         let waker = {
             let mut slot = lock(&self.slot);

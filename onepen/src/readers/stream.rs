@@ -19,7 +19,7 @@ use rusqlite::{Params, Row};
 
 use super::cursor::Cursor;
 use super::future::{CancelOnDrop, wake, with_token_of_its_own};
-use super::threads::Task;
+use super::threads::{Patience, Task};
 use super::{Readers, limits};
 use crate::error::{Error, Result};
 use crate::pen::job::Ticket;
@@ -58,6 +58,8 @@ struct Shared<T> {
     state: Mutex<State<T>>,
     filled: Condvar,
     query: CancelOnDrop,
+    ticket: Ticket,
+    since: Instant,
 }
 
 struct State<T> {
@@ -127,9 +129,10 @@ impl Readers {
         T: Send + 'static,
     {
         let (ticket, query) = with_token_of_its_own(ticket);
+        let since = Instant::now();
         let source = Box::new(Query {
-            ticket,
-            since: Instant::now(),
+            ticket: ticket.clone(),
+            since,
             sql: sql.into(),
             params: Some(params),
             cursor: None,
@@ -145,6 +148,8 @@ impl Readers {
                 }),
                 filled: Condvar::new(),
                 query,
+                ticket,
+                since,
             }),
         }
     }
@@ -266,6 +271,7 @@ impl<T: Send + 'static> Stream for RowStream<T> {
             let task = Fill {
                 shared: Arc::clone(shared),
                 source,
+                since: Instant::now(),
             };
             let refused = shared.readers.refuse_inside_a_write(
                 "a write closure waits for a stream of the same database; over a rollback journal \
@@ -290,9 +296,22 @@ impl<T: Send + 'static> Stream for RowStream<T> {
 struct Fill<T> {
     shared: Arc<Shared<T>>,
     source: Box<dyn Produce<T>>,
+    since: Instant,
 }
 
 impl<T: Send> Task for Fill<T> {
+    /// A deadline of the call is for all of its rows; the usual one is for every
+    /// wait.
+    fn patience(&self) -> Patience {
+        let ticket = &self.shared.ticket;
+        let since = if ticket.deadline_is_own {
+            self.shared.since
+        } else {
+            self.since
+        };
+        Patience::of(ticket, since)
+    }
+
     fn run(self: Box<Self>, _: &Arc<Readers>) {
         self.shared.fill(self.source, BUFFER);
     }

@@ -2,23 +2,44 @@
 //!
 //! A small set of threads serves one queue in the order of arrival. Threads
 //! are started when there is work and nobody idle, at most so many, and end
-//! when they were idle for a while or the readers are closed.
+//! when they were idle for a while or the readers are closed. Whoever waits for
+//! a thread longer than he has patience is told so.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
 use super::Readers;
 use super::slots::closed;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Waited, WaitedFor};
+use crate::pen::{deadline_exceeded, job::Ticket};
 use crate::sync::{Arc, Condvar, Mutex, lock, thread};
+use crate::timer::Expires;
 
 /// How long a thread without work stays.
 const IDLE: Duration = Duration::from_secs(5);
 
 /// A piece of work, which is told one of the two.
 pub(super) trait Task: Send {
+    /// Since when it waits, and until when it is willing to.
+    fn patience(&self) -> Patience;
     fn run(self: Box<Self>, readers: &Arc<Readers>);
     fn refuse(self: Box<Self>, error: Error);
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Patience {
+    pub(super) since: Instant,
+    pub(super) deadline: Option<Instant>,
+}
+
+impl Patience {
+    pub(super) fn of(ticket: &Ticket, since: Instant) -> Self {
+        let deadline = ticket
+            .patience
+            .and_then(|patience| since.checked_add(patience));
+        Self { since, deadline }
+    }
 }
 
 pub(super) struct Threads {
@@ -34,6 +55,8 @@ struct State {
     handles: Vec<thread::JoinHandle<()>>,
     started: usize,
     closed: bool,
+    /// The earliest time at which the timer will call.
+    call: Option<Instant>,
 }
 
 impl Threads {
@@ -46,6 +69,7 @@ impl Threads {
                 handles: Vec::new(),
                 started: 0,
                 closed: false,
+                call: None,
             }),
             work: Condvar::new(),
             at_most,
@@ -60,6 +84,7 @@ impl Threads {
             task.refuse(closed());
             return;
         }
+        let deadline = task.patience().deadline;
         state.tasks.push_back(task);
         if state.tasks.len() > state.idle
             && state.alive < self.at_most
@@ -73,8 +98,31 @@ impl Threads {
             }
             return;
         }
+        // Only when all threads have other work may it take long.
+        if state.tasks.len() > state.idle
+            && let Some(deadline) = deadline
+            && state.call.is_none_or(|call| deadline < call)
+        {
+            state.call = Some(deadline);
+            let this: Arc<dyn Expires> = Arc::clone(readers) as _;
+            crate::timer::shared().wake_at(deadline, &this);
+        }
         drop(state);
         self.work.notify_one();
+    }
+
+    /// Refuses the tasks that have waited for longer than they wanted to.
+    fn expire(&self, now: Instant) -> (Vec<Box<dyn Task>>, Option<Instant>) {
+        let mut state = lock(&self.state);
+        let is_due = |task: &dyn Task| task.patience().deadline.is_some_and(|at| at <= now);
+        let tasks = std::mem::take(&mut state.tasks);
+        let (due, left): (Vec<_>, Vec<_>) = tasks.into_iter().partition(|task| is_due(&**task));
+        state.tasks = left.into();
+        let deadlines = state.tasks.iter();
+        state.call = deadlines
+            .filter_map(|task| task.patience().deadline)
+            .min();
+        (due, state.call)
     }
 
     fn start(&self, state: &mut State, readers: &Arc<Readers>) -> Result<()> {
@@ -94,8 +142,9 @@ impl Threads {
         loop {
             if let Some(task) = state.tasks.pop_front() {
                 drop(state);
-                // A task catches the panics of the code it runs.
-                task.run(readers);
+                // A task catches the panics of the code it runs. What is left are
+                // the destructors of what nobody waits for any more.
+                let _ = catch_unwind(AssertUnwindSafe(|| task.run(readers)));
                 state = lock(&self.state);
                 continue;
             }
@@ -133,6 +182,18 @@ impl Threads {
                 let _ = handle.join();
             }
         }
+    }
+}
+
+impl Expires for Readers {
+    fn expire(&self, now: Instant) -> Option<Instant> {
+        let (due, again) = self.threads.expire(now);
+        for task in due {
+            let waited = Waited::new(WaitedFor::Reader, task.patience().since.elapsed());
+            let error = self.connector.context(deadline_exceeded(waited));
+            let _ = catch_unwind(AssertUnwindSafe(|| task.refuse(error)));
+        }
+        again
     }
 }
 
