@@ -129,7 +129,9 @@ impl Database {
     ///
     /// Called within a write or read closure it cannot wait for that closure; the
     /// rest is done when the closure ends. When another thread is closing the
-    /// database already, this returns at once.
+    /// database already, this returns at once. When the end of a read closure, or
+    /// of a [`Snapshot`](crate::Snapshot) that was kept, comes last, an empty log
+    /// file stays behind for the next who opens the database.
     pub fn close(&self) {
         self.shared.close();
     }
@@ -186,6 +188,9 @@ impl Shared {
             Arc::new(Alone),
         );
         pen.call_it(&connector.name);
+        if options.journal == Journal::Rollback {
+            pen.mind(Arc::clone(&shared.readers) as _);
+        }
         shared.pen = Some(Arc::clone(&pen));
         if options.journal == Journal::Wal {
             shared.checkpointer = Some(Checkpointer::start(
@@ -276,7 +281,7 @@ impl Shared {
             return;
         };
         pen.close();
-        let inside = pen.is_inside();
+        let inside = pen.is_in_its_way();
         let writer = self
             .writer
             .lock()

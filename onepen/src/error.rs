@@ -115,7 +115,8 @@ pub enum ErrorKind {
     Sqlite,
     /// The closure returned an error of its own ([`Error::other`]).
     Other,
-    /// The deadline passed before the call had its turn.
+    /// The deadline passed before the call had its turn, or, over a rollback
+    /// journal, before those who read let it commit.
     DeadlineExceeded,
     /// The call was cancelled before it had its turn.
     Cancelled,
@@ -123,7 +124,9 @@ pub enum ErrorKind {
     QueueFull,
     /// The database handle was closed.
     Closed,
-    /// A write was started from within a write closure of the same database.
+    /// A call was made from within a closure of the same database that it would
+    /// have to wait for: a write within a write; over a rollback journal also a
+    /// write within a read, and a snapshot within a write.
     Reentrant,
     /// The handle was made before `fork` and used in the child.
     Forked,
@@ -207,10 +210,21 @@ impl Error {
         wrapped
     }
 
-    pub(crate) fn commit(error: &Arc<rusqlite::Error>, outcome: Outcome) -> Self {
+    pub(crate) fn commit(
+        error: &Arc<rusqlite::Error>,
+        outcome: Outcome,
+        waited: Option<Waited>,
+    ) -> Self {
         let mut wrapped = Self::new(
-            ErrorKind::CommitFailed,
+            match waited {
+                Some(_) => ErrorKind::DeadlineExceeded,
+                None => ErrorKind::CommitFailed,
+            },
             match outcome {
+                _ if waited.is_some() => {
+                    "others read the database until the deadline, so COMMIT was given up; nothing \
+                     was written"
+                }
                 Outcome::Unknown => {
                     "COMMIT failed on the way to the disk; whether it is committed is unknown"
                 }
@@ -218,6 +232,7 @@ impl Error {
             },
         );
         wrapped.0.outcome = outcome;
+        wrapped.0.waited = waited.unwrap_or(Waited::NOT);
         wrapped.0.source = Source::Shared(Arc::clone(error));
         wrapped
     }

@@ -328,6 +328,7 @@ impl Engine for FakeEngine {
             return Err(CommitError {
                 error: Arc::new(sqlite(rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY)),
                 outcome: Outcome::NotCommitted,
+                waited: None,
             });
         }
         let fault = self.world.disk().commit_faults.pop_front();
@@ -347,6 +348,7 @@ impl Engine for FakeEngine {
                 Err(CommitError {
                     error: Arc::new(sqlite(rusqlite::ffi::SQLITE_FULL)),
                     outcome: Outcome::NotCommitted,
+                    waited: None,
                 })
             }
             CommitFault::Unknown => {
@@ -354,6 +356,7 @@ impl Engine for FakeEngine {
                 Err(CommitError {
                     error: Arc::new(sqlite(rusqlite::ffi::SQLITE_IOERR_FSYNC)),
                     outcome: Outcome::Unknown,
+                    waited: None,
                 })
             }
         }
@@ -384,11 +387,12 @@ impl Engine for FakeEngine {
         self.guarded = false;
     }
 
-    fn exclusive_begins(&mut self) {
+    fn exclusive_begins(&mut self, _: &dyn Patience) -> Result<()> {
         if self.open.is_some() {
             self.world
                 .violated("an exclusive call inside a transaction");
         }
+        Ok(())
     }
 
     fn exclusive_ends(&mut self) -> Result<()> {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::job::{self, Member, Ticket, drop_quietly};
 use super::queue::Queued;
 use super::wake::Wake;
-use super::{Pen, State};
+use super::{Pen, READERS, State};
 use crate::cancel::Cancel;
 use crate::engine::{Engine, GiveUp, Patience, Until};
 use crate::error::{Error, ErrorKind, Waited, WaitedFor};
@@ -152,6 +152,8 @@ impl<E: Engine> Pen<E> {
     pub(super) fn waited(&self, state: &State<E>, header: &job::Header, in_lobby: bool) -> Waited {
         let what = if in_lobby {
             WaitedFor::QueueSpace
+        } else if self.bystanders.get().is_some_and(|them| them.are_awaited()) {
+            WaitedFor::Readers
         } else if self.at_write_lock.load(Ordering::Relaxed) {
             WaitedFor::WriteLock
         } else {
@@ -161,6 +163,7 @@ impl<E: Engine> Pen<E> {
         waited.position = Some(header.position.load(Ordering::Relaxed) as usize);
         waited.holder = match what {
             WaitedFor::WriteLock => Some("another process, or another library in this one".into()),
+            WaitedFor::Readers => Some(READERS.into()),
             _ => state.holder.describe(),
         };
         waited

@@ -175,6 +175,9 @@ impl<E: Engine> Held<'_, E> {
         let answer = match kind {
             Kind::Exclusive => {
                 let mut ran = Ok(Err(never_ran()));
+                if let Err(error) = exclusive_begins(pen, engine, &patience) {
+                    return Ok(Err(error.with_label(ticket.label.clone())));
+                }
                 let ended = exclusively(engine, |engine| {
                     ran = catch_unwind(AssertUnwindSafe(|| call(engine)));
                 });
@@ -252,7 +255,7 @@ fn transact<E: Engine, T>(
             Ok(()) => Ok(Ok(value)),
             Err(failed) => {
                 engine.rollback();
-                Ok(Err(failed.to_error(since, patience)))
+                Ok(Err(failed.to_error(patience)))
             }
         },
         failed => {
@@ -270,8 +273,19 @@ fn member<E: Engine, R>(engine: &mut E, call: impl FnOnce(&mut E) -> R) -> R {
     ran
 }
 
+fn exclusive_begins<E: Engine>(
+    pen: &Pen<E>,
+    engine: &mut E,
+    patience: &dyn Patience,
+) -> Result<()> {
+    pen.at_write_lock.store(true, Ordering::Relaxed);
+    let begun = engine.exclusive_begins(patience);
+    pen.at_write_lock.store(false, Ordering::Relaxed);
+    begun
+}
+
+/// After `exclusive_begins`.
 fn exclusively<E: Engine>(engine: &mut E, call: impl FnOnce(&mut E)) -> Result<()> {
-    engine.exclusive_begins();
     call(engine);
     engine.exclusive_ends()
 }
@@ -291,6 +305,9 @@ fn run_exclusive<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>) 
     group.members.push(Arc::clone(&job)); // where `abandon` would find it
     if job.header().kind == Kind::Maintenance {
         job.run(engine);
+    } else if let Err(error) = exclusive_begins(pen, engine, &patience_of_all([&job])) {
+        job.discard();
+        job.fail(error);
     } else if let Err(error) = exclusively(engine, |engine| {
         job.run(engine);
     }) && job.answered_ok()
@@ -523,7 +540,7 @@ fn commit<E: Engine>(engine: &mut E, group: &mut Group<E>) {
         for job in &group.members {
             let header = job.header();
             let error = if job.answered_ok() {
-                failed.to_error(header.since, &patience)
+                failed.to_error(&patience)
             } else {
                 // It had undone itself: of it nothing was in the transaction. But
                 // its own error may be about a neighbour that is gone.

@@ -76,8 +76,8 @@ enum Source<T> {
 trait Produce<T>: Send {
     /// The next row; `None` at the end.
     fn next(&mut self, readers: &Arc<Readers>) -> Option<Result<T>>;
-    /// How long it waits for a thread to go on.
-    fn wait_limits(&self, queued: Instant) -> Limits;
+    /// How long it waits for a thread to go on, and from when on.
+    fn wait_limits(&self, queued: Instant) -> (Limits, Instant);
 }
 
 struct Query<P, F> {
@@ -104,12 +104,14 @@ where
         self.cursor.as_mut()?.next(&mut self.map).transpose()
     }
 
-    fn wait_limits(&self, queued: Instant) -> Limits {
-        if self.ticket.deadline_is_own {
-            limits(&self.ticket, self.since)
+    /// A deadline of the call is for all of its rows; the usual one for every wait.
+    fn wait_limits(&self, queued: Instant) -> (Limits, Instant) {
+        let since = if self.ticket.deadline_is_own {
+            self.since
         } else {
-            wait_limits(&self.ticket, queued)
-        }
+            queued
+        };
+        (wait_limits(&self.ticket, since), since)
     }
 }
 
@@ -284,10 +286,18 @@ impl<T: Send + 'static> Stream for RowStream<T> {
                 source,
                 queued: Instant::now(),
             };
-            shared
-                .readers
-                .threads
-                .submit(&shared.readers, Box::new(task));
+            let refused = shared.readers.refuse_inside_a_write(
+                "a write closure waits for a stream of the same database; over a rollback journal \
+                 the stream waits for the closure: read through the transaction the closure was \
+                 given",
+            );
+            match refused {
+                Ok(()) => shared
+                    .readers
+                    .threads
+                    .submit(&shared.readers, Box::new(task)),
+                Err(error) => Box::new(task).refuse(error),
+            }
         }
         match item {
             Some(item) => Poll::Ready(Some(unwrap(item))),
@@ -318,11 +328,12 @@ impl<T: Send> Task for Fill<T> {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.source.wait_limits(self.queued).deadline
+        self.source.wait_limits(self.queued).0.deadline
     }
 
     fn given_up(&self) -> Option<Error> {
-        given_up(&self.source.wait_limits(self.queued), self.queued)
+        let (limits, since) = self.source.wait_limits(self.queued);
+        given_up(&limits, since)
     }
 }
 

@@ -5,12 +5,14 @@
 //! when they were idle for a while or the readers are closed.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Weak;
 use std::time::{Duration, Instant};
 
 use super::Readers;
 use super::slots::closed;
 use crate::cancel::Cancel;
+use crate::connection::Connector;
 use crate::engine::Patience;
 use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
 use crate::pen::{WhenFull, gave_up};
@@ -19,7 +21,7 @@ use crate::timer::Expires;
 
 impl Expires for Readers {
     fn expire(&self, _now: Instant) -> Option<Instant> {
-        self.threads.sweep()
+        self.threads.sweep(&self.connector)
     }
 }
 
@@ -54,7 +56,7 @@ pub(super) struct Sweep<L> {
 impl<L: Send + Sync> Cancel for Sweep<L> {
     fn cancel(&self) {
         if let Some(readers) = self.readers.upgrade() {
-            readers.threads.sweep();
+            readers.threads.sweep(&readers.connector);
         }
     }
 
@@ -141,7 +143,7 @@ impl Threads {
     }
 
     /// Ends what waits for nothing any more; says when to look again.
-    pub(super) fn sweep(&self) -> Option<Instant> {
+    pub(super) fn sweep(&self, connector: &Connector) -> Option<Instant> {
         let now = Instant::now();
         let mut state = lock(&self.state);
         while state.calls.pop_if(|at| *at <= now).is_some() {}
@@ -158,7 +160,8 @@ impl Threads {
         state.calls.extend(again);
         drop(state);
         for (task, error) in over {
-            task.refuse(error);
+            let error = connector.context(error);
+            let _ = catch_unwind(AssertUnwindSafe(|| task.refuse(error)));
         }
         again
     }
@@ -180,8 +183,9 @@ impl Threads {
         loop {
             if let Some(task) = state.tasks.pop_front() {
                 drop(state);
-                // A task catches the panics of the code it runs.
-                task.run(readers);
+                // A task catches the panics of the code it runs. What is left are
+                // the destructors of what nobody waits for any more.
+                let _ = catch_unwind(AssertUnwindSafe(|| task.run(readers)));
                 state = lock(&self.state);
                 continue;
             }
