@@ -219,9 +219,10 @@ impl<'a> Call<'a> {
         F: Fn(&WriteTx<'_>) -> Result<T> + Send + 'static,
     {
         let pen = Arc::clone(self.shared().pen()?);
-        let inside = pen.is_inside();
+        let inside = pen.is_in_its_way();
         let pending = Pending::enqueue(pen, &self.ticket, Kind::Grouped, with_tx(run), None)?;
-        // From within a write closure nobody could make room while we wait.
+        // From within a closure that writes wait for nobody could make room while
+        // we wait.
         if !inside {
             pending.pen().wait_until_admitted(pending.member());
         }

@@ -80,15 +80,43 @@ impl Connector {
             | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE
             | OpenFlags::SQLITE_OPEN_EXRESCODE;
         let since = Instant::now();
-        let connection = retry(patience, WaitedFor::Opening, since, || {
+        let what = match role {
+            Role::Reader => self.reads_wait_for(),
+            Role::Writer | Role::Checkpointer => WaitedFor::Opening,
+        };
+        let connection = retry(patience, what, since, || {
             Connection::open_with_flags(&self.path, flags)
         })
-        .map_err(|error| self.context(error))?;
-        retry(patience, WaitedFor::Opening, since, || {
+        .map_err(|error| self.not_opened(error))?;
+        retry(patience, what, since, || {
             self.configure(&connection, role)
         })
-        .map_err(|error| self.context(error))?;
+        .map_err(|error| self.not_opened(error))?;
         Ok(connection)
+    }
+
+    /// What keeps a connection from reading, where nothing rarer does.
+    pub(crate) fn reads_wait_for(&self) -> WaitedFor {
+        match self.options.journal {
+            Journal::Wal => WaitedFor::Opening,
+            Journal::Rollback => WaitedFor::WriteLock,
+        }
+    }
+
+    fn not_opened(&self, error: Error) -> Error {
+        let code = error.sqlite_code().unwrap_or(ffi::SQLITE_OK);
+        let why = match code & 0xff {
+            // So says SQLite when it cannot make the files of the log.
+            ffi::SQLITE_CANTOPEN if self.options.read_only => {
+                why_unreadable(ffi::SQLITE_READONLY_CANTINIT)
+            }
+            _ => why_unreadable(code),
+        };
+        let kind = error.kind();
+        self.context(match why {
+            Some(why) => error.restated(kind, why),
+            None => error,
+        })
     }
 
     fn configure(&self, connection: &Connection, role: Role) -> rusqlite::Result<()> {
@@ -132,19 +160,48 @@ impl Connector {
         }
     }
 
+    /// TRUNCATE flushes the length of the journal, so under FULL nothing can bring
+    /// it back. EXTRA is about the directory entry of a deleted one
+    /// (<https://www.sqlite.org/pragma.html#pragma_synchronous>).
+    fn journal_mode(&self) -> &'static str {
+        match (self.options.journal, self.options.durability) {
+            (Journal::Wal, _) => "wal",
+            (Journal::Rollback, Durability::Extra) => "delete",
+            (Journal::Rollback, _) => "truncate",
+        }
+    }
+
+    /// Ends the transaction of somebody who crashed, if nobody else does.
+    pub(crate) fn roll_back(&self, patience: &dyn Patience) -> Result<()> {
+        let connection = self.open(Role::Writer, patience)?;
+        retry(patience, WaitedFor::Opening, Instant::now(), || {
+            connection.query_row("PRAGMA schema_version", (), |_| Ok(()))
+        })
+        .map_err(|error| self.context(error))
+    }
+
     /// Switches the journal, once per file: asking first costs a read, while
     /// setting wants locks that others hold.
     fn set_journal(&self, connection: &Connection) -> rusqlite::Result<()> {
-        let wanted = match self.options.journal {
-            Journal::Wal => "wal",
-            Journal::Rollback => "truncate",
-        };
+        let wanted = self.journal_mode();
         let is: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
         if is.eq_ignore_ascii_case(wanted) {
             return Ok(());
         }
-        let got: String =
-            connection.pragma_update_and_check(None, "journal_mode", wanted, |row| row.get(0))?;
+        let got: String = connection
+            .pragma_update_and_check(None, "journal_mode", wanted, |row| row.get(0))
+            .map_err(|error| match error {
+                rusqlite::Error::SqliteFailure(code, _) if is_contention(&error) => {
+                    rusqlite::Error::SqliteFailure(
+                        code,
+                        Some(format!(
+                            "the journal can be changed from `{is}` to `{wanted}` only while \
+                             nobody else has the database open"
+                        )),
+                    )
+                }
+                other => other,
+            })?;
         if got.eq_ignore_ascii_case(wanted) {
             return Ok(());
         }
@@ -194,6 +251,37 @@ pub(crate) fn is_contention(error: &rusqlite::Error) -> bool {
             ffi::SQLITE_BUSY | ffi::SQLITE_PROTOCOL
         ),
         None => false,
+    }
+}
+
+/// Whether a crashed transaction must be rolled back first, by somebody who may
+/// write.
+pub(crate) fn is_hot_journal(error: &rusqlite::Error) -> bool {
+    error
+        .sqlite_error()
+        .is_some_and(|error| error.extended_code == ffi::SQLITE_READONLY_ROLLBACK)
+}
+
+/// What SQLite's terse refusals to read mean, and what to do about them.
+pub(crate) fn why_unreadable(code: i32) -> Option<&'static str> {
+    match code {
+        ffi::SQLITE_READONLY_ROLLBACK => Some(
+            "a crash left a transaction in the rollback journal, and only who may write can take \
+             it back; open the database once for writing, or copy it together with its journal to \
+             where it can be written",
+        ),
+        ffi::SQLITE_READONLY_RECOVERY
+        | ffi::SQLITE_READONLY_CANTLOCK
+        | ffi::SQLITE_READONLY_CANTINIT
+        | ffi::SQLITE_READONLY_DIRECTORY => Some(
+            "the database is in write-ahead mode, and reading it needs its `-wal` and `-shm` files, \
+             which are not there or cannot be used, and cannot be made here; read it where they \
+             can, or switch it to a rollback journal before it is put on read-only media",
+        ),
+        ffi::SQLITE_READONLY_DBMOVED => {
+            Some("the database file was moved or removed while it was open")
+        }
+        _ => None,
     }
 }
 

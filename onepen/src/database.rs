@@ -186,6 +186,9 @@ impl Shared {
             Arc::new(Alone),
         );
         pen.call_it(&connector.name);
+        if options.journal == Journal::Rollback {
+            pen.mind(Arc::clone(&shared.readers) as _);
+        }
         shared.pen = Some(Arc::clone(&pen));
         if options.journal == Journal::Wal {
             shared.checkpointer = Some(Checkpointer::start(
@@ -276,7 +279,7 @@ impl Shared {
             return;
         };
         pen.close();
-        let inside = pen.is_inside();
+        let inside = pen.is_in_its_way();
         let writer = self
             .writer
             .lock()

@@ -32,8 +32,9 @@ pub(crate) trait Engine: Send + 'static {
     /// Takes the guards down and removes what the foreign code left lying
     /// about: unfinished statements above all.
     fn member_ends(&mut self);
-    /// Foreign code is about to have the connection to itself.
-    fn exclusive_begins(&mut self);
+    /// Foreign code is about to have the connection to itself. After an error it
+    /// does not get it.
+    fn exclusive_begins(&mut self, patience: &dyn Patience) -> Result<()>;
     /// It has had it; puts every setting back.
     fn exclusive_ends(&mut self) -> Result<()>;
 }
@@ -43,6 +44,15 @@ pub(crate) trait Engine: Send + 'static {
 pub(crate) struct CommitError {
     pub(crate) error: Arc<rusqlite::Error>,
     pub(crate) outcome: Outcome,
+}
+
+/// Those who must be out of the way before the holder of the pen can commit:
+/// over a rollback journal, the readers of this process.
+pub(crate) trait Bystanders: Send + Sync {
+    /// This thread is one of them: a write that it waited for would wait for it.
+    fn are_here(&self) -> bool;
+    /// The holder of the pen waits for them now.
+    fn are_awaited(&self) -> bool;
 }
 
 /// How long somebody is willing to wait for a lock that others hold.

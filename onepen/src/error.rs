@@ -123,7 +123,9 @@ pub enum ErrorKind {
     QueueFull,
     /// The database handle was closed.
     Closed,
-    /// A write was started from within a write closure of the same database.
+    /// A call was made from within a closure of the same database that it would
+    /// have to wait for: a write within a write; over a rollback journal also a
+    /// write within a read, and a snapshot within a write.
     Reentrant,
     /// The handle was made before `fork` and used in the child.
     Forked,

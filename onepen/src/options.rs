@@ -23,8 +23,8 @@ pub enum Durability {
     /// rollback journal SQLite itself gives this less meaning; onepen uses
     /// [`Full`](Self::Full) there.
     Normal,
-    /// `synchronous=EXTRA`: like `Full`, and over a rollback journal also the
-    /// directory entry is flushed.
+    /// `synchronous=EXTRA`: like `Full`; over a rollback journal that journal is
+    /// deleted after each COMMIT instead of truncated, and the directory flushed.
     Extra,
 }
 
@@ -35,11 +35,26 @@ pub enum Journal {
     /// The write-ahead log: readers and the writer do not wait for each other.
     #[default]
     Wal,
-    /// The rollback journal in TRUNCATE mode, for where a write-ahead log is
-    /// impossible. Every write then waits for the readers of this process to
-    /// finish, and readers wait for the write; an open
-    /// [`Snapshot`](crate::Snapshot) keeps every write from committing. The
-    /// journal file stays beside the database, empty.
+    /// The rollback journal (TRUNCATE, or DELETE with [`Durability::Extra`]), for
+    /// where a write-ahead log is impossible. The calls and their guarantees are
+    /// the same, save *snapshot reads* in one point: nobody can read beside a
+    /// COMMIT, so readers and writers wait for each other.
+    ///
+    /// - A write waits until nobody of this process reads, from before its
+    ///   transaction begins, and readers wait until it has ended. Neither meets
+    ///   "database is locked" because of the other; writes still share COMMITs.
+    /// - While a [`Snapshot`](crate::Snapshot) or a [`RowStream`](crate::RowStream)
+    ///   lives no write starts: it fails at its deadline
+    ///   ([`WaitedFor::Readers`](crate::WaitedFor::Readers)).
+    /// - A write inside a read closure, and a snapshot, a stream or an
+    ///   asynchronous read inside a write closure, would wait for themselves:
+    ///   [`ErrorKind::Reentrant`](crate::ErrorKind::Reentrant). A plain read inside
+    ///   a write closure works until the closure has changed more than the
+    ///   [page cache](Options::page_cache) holds, and is that error from then on.
+    /// - Other processes that read keep a COMMIT waiting, until the deadline.
+    ///
+    /// Switching a file between the two needs to be alone with it. A truncated
+    /// journal stays beside the database, empty.
     Rollback,
 }
 

@@ -15,6 +15,7 @@ use rusqlite::{Connection, ffi};
 use crate::connection::{Connector, POLL, Role};
 use crate::engine::{CommitError, Engine, Patience};
 use crate::error::{Error, ErrorKind, Outcome, Result, Waited, WaitedFor};
+use crate::pen::READERS;
 use crate::raw::{self, Control, Guards};
 use crate::readers::Readers;
 use crate::trace::event;
@@ -120,7 +121,11 @@ impl SqliteEngine {
     pub(crate) fn connection_mut(&mut self) -> Result<&mut Connection> {
         if self.lent.is_none() {
             let patience = self.patience();
-            self.lent = Some(self.connector.open(Role::Writer, &patience)?);
+            let connection = self.connector.open(Role::Writer, &patience)?;
+            // Whoever has it to himself does not poll as we do: SQLite waits for
+            // strangers.
+            connection.busy_timeout(self.connector.options.wait)?;
+            self.lent = Some(connection);
         }
         self.lent.as_mut().ok_or_else(not_open)
     }
@@ -209,8 +214,9 @@ impl Engine for SqliteEngine {
                 return Ok(());
             }
             if code & 0xff == ffi::SQLITE_BUSY && patience.exhausted().is_none() {
-                // Over a rollback journal: somebody still reads. The
-                // transaction stays open and COMMIT may be tried again.
+                // Over a rollback journal: a stranger still reads (ours are held
+                // back). The transaction stays open, SQLite keeps new readers
+                // out meanwhile, and COMMIT may be tried again.
                 crate::sync::pause(POLL);
                 continue;
             }
@@ -259,8 +265,10 @@ impl Engine for SqliteEngine {
         }
     }
 
-    fn exclusive_begins(&mut self) {
+    fn exclusive_begins(&mut self, patience: &dyn Patience) -> Result<()> {
+        self.hold_readers(patience)?;
         self.live = None;
+        Ok(())
     }
 
     fn exclusive_ends(&mut self) -> Result<()> {
@@ -274,6 +282,7 @@ impl Engine for SqliteEngine {
             }
             None => false,
         };
+        self.let_readers_go();
         // A new connection is the one way to be sure that no setting, temporary
         // table, attached database or function outlives the call. Should it not
         // open, that is no failure of the call: `begin` tries again.
@@ -299,12 +308,10 @@ impl SqliteEngine {
             return Ok(());
         }
         let since = Instant::now();
-        while !readers.hold_back(self.connector.options.reader_hold) {
-            readers.let_go();
-            if let Some(why) = patience.exhausted() {
-                let waited = Waited::new(WaitedFor::Readers, since.elapsed());
-                return Err(self.connector.context(crate::pen::gave_up(why, waited)));
-            }
+        if let Err(why) = readers.make_way(self.connector.options.reader_hold, patience) {
+            let mut waited = Waited::new(WaitedFor::Readers, since.elapsed());
+            waited.holder = Some(READERS.into());
+            return Err(self.connector.context(crate::pen::gave_up(why, waited)));
         }
         self.holding.set(true);
         Ok(())

@@ -384,11 +384,12 @@ impl Engine for FakeEngine {
         self.guarded = false;
     }
 
-    fn exclusive_begins(&mut self) {
+    fn exclusive_begins(&mut self, _: &dyn Patience) -> Result<()> {
         if self.open.is_some() {
             self.world
                 .violated("an exclusive call inside a transaction");
         }
+        Ok(())
     }
 
     fn exclusive_ends(&mut self) -> Result<()> {

@@ -175,6 +175,9 @@ impl<E: Engine> Held<'_, E> {
         let answer = match kind {
             Kind::Exclusive => {
                 let mut ran = Ok(Err(never_ran()));
+                if let Err(error) = exclusive_begins(pen, engine, &patience) {
+                    return Ok(Err(error.with_label(ticket.label.clone())));
+                }
                 let ended = exclusively(engine, |engine| {
                     ran = catch_unwind(AssertUnwindSafe(|| call(engine)));
                 });
@@ -270,8 +273,19 @@ fn member<E: Engine, R>(engine: &mut E, call: impl FnOnce(&mut E) -> R) -> R {
     ran
 }
 
+fn exclusive_begins<E: Engine>(
+    pen: &Pen<E>,
+    engine: &mut E,
+    patience: &dyn Patience,
+) -> Result<()> {
+    pen.at_write_lock.store(true, Ordering::Relaxed);
+    let begun = engine.exclusive_begins(patience);
+    pen.at_write_lock.store(false, Ordering::Relaxed);
+    begun
+}
+
+/// After `exclusive_begins`.
 fn exclusively<E: Engine>(engine: &mut E, call: impl FnOnce(&mut E)) -> Result<()> {
-    engine.exclusive_begins();
     call(engine);
     engine.exclusive_ends()
 }
@@ -291,6 +305,9 @@ fn run_exclusive<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>) 
     group.members.push(Arc::clone(&job)); // where `abandon` would find it
     if job.header().kind == Kind::Maintenance {
         job.run(engine);
+    } else if let Err(error) = exclusive_begins(pen, engine, &patience_of_all([&job])) {
+        job.discard();
+        job.fail(error);
     } else if let Err(error) = exclusively(engine, |engine| {
         job.run(engine);
     }) && job.answered_ok()

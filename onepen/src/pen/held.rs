@@ -123,7 +123,28 @@ impl<E: Engine> Pen<E> {
         Inside::enter(self.id)
     }
 
+    /// Whether a write that this thread waited for would wait for this thread.
+    pub(crate) fn is_in_its_way(&self) -> bool {
+        self.is_inside() || self.is_bystander()
+    }
+
+    fn is_bystander(&self) -> bool {
+        self.bystanders.get().is_some_and(|them| them.are_here())
+    }
+
+    pub(super) fn readers_are_awaited(&self) -> bool {
+        self.bystanders.get().is_some_and(|them| them.are_awaited())
+    }
+
     pub(crate) fn refuse_reentry(&self) -> Result<()> {
+        if self.is_bystander() {
+            return Err(Error::new(
+                ErrorKind::Reentrant,
+                "a write was started inside a read closure of the same database; over a rollback \
+                 journal a COMMIT waits until nobody reads, so it would wait for itself: write \
+                 after the read has ended, or use `submit` and wait for it there",
+            ));
+        }
         if self.is_inside() {
             return Err(Error::new(
                 ErrorKind::Reentrant,

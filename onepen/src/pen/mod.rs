@@ -55,7 +55,7 @@ use self::lobby::InLobby;
 use self::queue::Queue;
 use self::turn::WriteLock;
 use self::wake::Wake;
-use crate::engine::Engine;
+use crate::engine::{Bystanders, Engine};
 use crate::error::{Error, Result};
 use crate::stats::Tally;
 use crate::sync::{Arc, AtomicBool, AtomicU8, Mutex, WaitWord, lock};
@@ -110,6 +110,9 @@ enum Writer {
     Ended,
 }
 
+/// Whom a COMMIT over a rollback journal waits for.
+pub(crate) const READERS: &str = "reads, streams or snapshots of this process";
+
 pub(crate) struct State<E> {
     /// The pen itself.
     pub(crate) engine: Option<Box<E>>,
@@ -145,6 +148,8 @@ pub(crate) struct Pen<E> {
     id: usize,
     /// How errors call the database.
     name: std::sync::OnceLock<Arc<str>>,
+    /// Who has to be out of the way of a COMMIT, if anybody.
+    bystanders: std::sync::OnceLock<Arc<dyn Bystanders>>,
 }
 
 impl<E: Engine> Pen<E> {
@@ -181,12 +186,18 @@ impl<E: Engine> Pen<E> {
             tally: Tally::default(),
             id: NEXT.fetch_add(1, Relaxed),
             name: std::sync::OnceLock::new(),
+            bystanders: std::sync::OnceLock::new(),
         })
     }
 
     /// What errors call the database from here on.
     pub(crate) fn call_it(&self, name: &Arc<str>) {
         let _ = self.name.set(Arc::clone(name));
+    }
+
+    /// Who has to be out of the way of a COMMIT from here on.
+    pub(crate) fn mind(&self, bystanders: Arc<dyn Bystanders>) {
+        let _ = self.bystanders.set(bystanders);
     }
 
     /// Names the database in an error.

@@ -32,6 +32,11 @@ impl Readers {
     {
         let readers = Arc::clone(self);
         async move {
+            readers.refuse_inside_a_write(
+                "a write closure waits for an asynchronous read of the same database; over a \
+                 rollback journal that read waits for the closure: read through the transaction \
+                 the closure was given",
+            )?;
             let answer = Arc::new(Answer {
                 slot: Mutex::new(Slot {
                     ran: None,

@@ -37,7 +37,7 @@ mod tests;
 mod threads;
 mod tx;
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Params, Row};
@@ -49,12 +49,25 @@ pub use self::stream::RowStream;
 use self::threads::Threads;
 pub use self::tx::{ReadTx, Statement};
 use crate::cancel::CancelToken;
-use crate::connection::{Connector, Role, is_contention, retry};
-use crate::engine::{GiveUp, Patience, Until};
-use crate::error::{Result, Waited, WaitedFor};
+use crate::connection::{Connector, POLL, Role, is_contention, is_hot_journal, retry};
+use crate::engine::{Bystanders, GiveUp, Patience, Until};
+use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
+use crate::options::Journal;
 use crate::pen::job::Ticket;
 use crate::pen::{gave_up, patience};
-use crate::sync::{Arc, Mutex, Ordering, lock};
+use crate::sync::{Arc, Mutex, Ordering, lock, pause};
+
+/// How long the holder of the pen waits for readers between two looks at its
+/// caller's patience.
+const SLICE: Duration = Duration::from_millis(5);
+
+/// How many times the usual hold readers are held at a time for a snapshot's
+/// sake, at most.
+const LONG_HOLD: u32 = 4;
+
+const OUTGROWN: &str = "a read was started inside a write closure of the same database that has \
+     changed more than its page cache holds; over a rollback journal nobody can read beside that, \
+     so it would wait for itself: read through the transaction the closure was given";
 
 /// The readers of one database.
 pub(crate) struct Readers {
@@ -65,6 +78,8 @@ pub(crate) struct Readers {
     open: Arc<AtomicUsize>,
     /// How many connections without a slot are in use.
     outside: AtomicUsize,
+    /// The holder of the pen waits until nobody reads.
+    awaited: AtomicBool,
     snapshots: Mutex<Vec<Instant>>,
     threads: Threads,
     /// In which process, as [`crate::fork`] counts.
@@ -96,6 +111,7 @@ impl Readers {
             spare: Mutex::new(Vec::new()),
             open: Arc::default(),
             outside: AtomicUsize::new(0),
+            awaited: AtomicBool::new(false),
             snapshots: Mutex::new(Vec::new()),
             threads: Threads::new(count),
             born: crate::fork::born(),
@@ -156,9 +172,88 @@ impl Readers {
         Hold(self.pool.hold(at_most))
     }
 
+    /// Over a rollback journal: returns when nobody reads, and lets nobody start
+    /// to until `let_go` on the same thread.
+    ///
+    /// Reads that overlap would keep a writer out for ever, so new ones are held
+    /// while the running ones end; for longer with every try, and let go in
+    /// between, because one that runs may be waiting for one that is held. Who
+    /// has a snapshot is the likeliest to read beside it, and need not drop it
+    /// soon: for its sake readers are held for half of the time, and a little
+    /// while each.
+    pub(crate) fn make_way(&self, hold: Duration, patience: &dyn Patience) -> Result<(), GiveUp> {
+        self.awaited.store(true, Ordering::Relaxed);
+        let gone = self.wait_until_nobody_reads(hold, patience);
+        self.awaited.store(false, Ordering::Relaxed);
+        gone
+    }
+
+    fn wait_until_nobody_reads(
+        &self,
+        first: Duration,
+        patience: &dyn Patience,
+    ) -> Result<(), GiveUp> {
+        let mut hold = first;
+        while !self.hold_for(hold, patience)? {
+            if self.outside() > 0 {
+                let since = Instant::now();
+                while self.outside() > 0 && since.elapsed() < hold {
+                    if let Some(why) = patience.exhausted() {
+                        return Err(why);
+                    }
+                    pause(POLL);
+                }
+                hold = hold.min(first.saturating_mul(LONG_HOLD));
+            }
+            hold = hold.saturating_mul(2);
+        }
+        Ok(())
+    }
+
+    /// One try: whether nobody reads, and readers are still held.
+    fn hold_for(&self, at_most: Duration, patience: &dyn Patience) -> Result<bool, GiveUp> {
+        let since = Instant::now();
+        let mut drained = self.hold_back(SLICE.min(at_most));
+        loop {
+            if drained && self.outside() == 0 {
+                return Ok(true);
+            }
+            let left = at_most.saturating_sub(since.elapsed());
+            let gave_up = patience.exhausted();
+            if gave_up.is_some() || left.is_zero() {
+                self.let_go();
+                return gave_up.map_or(Ok(false), Err);
+            }
+            if drained {
+                pause(POLL.min(left)); // for a snapshot
+            } else {
+                // Once more before the last hold ends: nobody slips in between.
+                drained = self.hold_back(SLICE.min(left));
+                self.let_go();
+            }
+        }
+    }
+
+    /// Connections without a slot that read now. A snapshot is counted before its
+    /// owner leaves the slot it began in, and until its locks are given back.
+    fn outside(&self) -> usize {
+        self.outside.load(Ordering::Acquire)
+    }
+
+    /// Refuses what would keep the write closure that this thread runs from
+    /// committing, or would wait for it.
+    fn refuse_inside_a_write(&self, what: &'static str) -> Result<()> {
+        if self.connector.options.journal == Journal::Rollback && self.pool.slots.is_held_here() {
+            return Err(self
+                .connector
+                .context(Error::new(ErrorKind::Reentrant, what)));
+        }
+        Ok(())
+    }
+
     /// Like `hold`, until `let_go` on the same thread; says whether all who read
     /// have ended.
-    pub(crate) fn hold_back(&self, at_most: Duration) -> bool {
+    fn hold_back(&self, at_most: Duration) -> bool {
         let held = self.pool.hold(at_most);
         let drained = held.drained();
         std::mem::forget(held);
@@ -171,7 +266,7 @@ impl Readers {
 
     /// How many connections are in use now, snapshots included.
     pub(crate) fn in_use(&self) -> usize {
-        self.pool.slots.in_use() + self.outside.load(Ordering::Relaxed)
+        self.pool.slots.in_use() + self.outside()
     }
 
     /// How many connections are open.
@@ -240,14 +335,43 @@ impl Readers {
             .map_err(|error| self.connector.context(error))
     }
 
+    /// Does `attempt` until no stranger is in its way, or `ticket` gives up. What
+    /// a stranger's crash left behind is cleaned up, if this handle may write: a
+    /// connection that only reads cannot.
+    fn retry<T>(
+        &self,
+        ticket: &Ticket,
+        since: Instant,
+        mut attempt: impl FnMut() -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let patience = patience(ticket, since);
+        retry(&patience, self.connector.reads_wait_for(), since, || match attempt() {
+            Err(error) if is_hot_journal(&error) && self.may_write() => {
+                // Whatever this meets, the second attempt tells.
+                let _ = self.connector.roll_back(&patience);
+                attempt()
+            }
+            other => other,
+        })
+    }
+
+    fn may_write(&self) -> bool {
+        !self.connector.options.read_only
+    }
+
     /// A connection that is not in use, or a new one.
     fn connection(&self, ticket: &Ticket, since: Instant) -> Result<ReadTx> {
         if let Some(spare) = lock(&self.spare).pop() {
             return Ok(spare);
         }
-        let connection = self
-            .connector
-            .open(Role::Reader, &patience(ticket, since))?;
+        let patience = patience(ticket, since);
+        let connection = match self.connector.open(Role::Reader, &patience) {
+            Err(error) if error.sqlite().is_some_and(is_hot_journal) && self.may_write() => {
+                self.connector.roll_back(&patience)?;
+                self.connector.open(Role::Reader, &patience)?
+            }
+            other => other?,
+        };
         ReadTx::new(connection, &self.connector.name, &self.open)
             .map_err(|error| self.connector.context(error.into()))
     }
@@ -258,6 +382,16 @@ impl Readers {
         if !self.pool.slots.is_closed() && spare.len() < self.connector.options.readers {
             spare.push(tx);
         }
+    }
+}
+
+impl Bystanders for Readers {
+    fn are_here(&self) -> bool {
+        self.pool.slots.is_mine()
+    }
+
+    fn are_awaited(&self) -> bool {
+        self.awaited.load(Ordering::Relaxed)
     }
 }
 
@@ -316,7 +450,23 @@ impl Access<'_> {
     #[cold]
     fn open(&mut self, ticket: &Ticket) -> Result<()> {
         let since = self.since.unwrap_or_else(Instant::now);
-        let tx = self.readers.connection(ticket, since)?;
+        let inside_a_write = self.entry == Entry::Outside
+            && self.readers.refuse_inside_a_write(OUTGROWN).is_err();
+        let tx = if inside_a_write {
+            // Nobody but this thread itself can be in the way.
+            let at_once = Ticket {
+                patience: Some(Duration::ZERO),
+                ..Ticket::default()
+            };
+            match self.readers.connection(&at_once, since) {
+                Err(error) if error.kind() == ErrorKind::DeadlineExceeded => {
+                    return self.readers.refuse_inside_a_write(OUTGROWN);
+                }
+                other => other?,
+            }
+        } else {
+            self.readers.connection(ticket, since)?
+        };
         if self.entry == Entry::Outside {
             self.readers.outside.fetch_add(1, Ordering::Relaxed);
         }
@@ -331,7 +481,7 @@ impl Access<'_> {
         if self.entry == Entry::Outside
             && let Some(tx) = tx
         {
-            self.readers.outside.fetch_sub(1, Ordering::Relaxed);
+            self.readers.outside.fetch_sub(1, Ordering::Release);
             if !self.unfit {
                 self.readers.put_away(tx);
             }
@@ -434,11 +584,16 @@ impl Access<'_> {
         refused: rusqlite::Error,
         attempt: impl FnMut() -> rusqlite::Result<T>,
     ) -> Result<T> {
-        if !is_contention(&refused) {
+        if !is_contention(&refused) && !is_hot_journal(&refused) {
             return Err(self.tx().failed(refused));
         }
+        // The one whose lock is in the way is this thread itself.
+        if self.entry == Entry::Outside {
+            self.readers.refuse_inside_a_write(OUTGROWN)?;
+        }
         let since = self.since.unwrap_or_else(Instant::now);
-        retry(&patience(ticket, since), WaitedFor::Opening, since, attempt)
+        self.readers
+            .retry(ticket, since, attempt)
             .map_err(|error| self.tx().explained(error))
     }
 }

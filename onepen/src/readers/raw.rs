@@ -312,7 +312,11 @@ impl ReadConnection {
         if error.kind() != ErrorKind::Sqlite {
             return error;
         }
-        match error.sqlite_code().unwrap_or(ffi::SQLITE_OK) & 0xff {
+        let code = error.sqlite_code().unwrap_or(ffi::SQLITE_OK);
+        if let Some(why) = crate::connection::why_unreadable(code) {
+            return error.restated(ErrorKind::Sqlite, why);
+        }
+        match code & 0xff {
             ffi::SQLITE_INTERRUPT => match self.gave_up() {
                 Some((why, how_long)) => interrupted(why, how_long),
                 None => error,

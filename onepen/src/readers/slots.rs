@@ -328,6 +328,17 @@ impl Slots {
         self.slots.iter().filter(in_use).count()
     }
 
+    /// Whether this thread reads.
+    pub(super) fn is_mine(&self) -> bool {
+        let token = HERE.with(|here| here.token.get());
+        token != 0 && self.slots.iter().any(|slot| slot.owner() == token)
+    }
+
+    /// Whether this thread holds the others back.
+    pub(super) fn is_held_here(&self) -> bool {
+        lock(&self.line).holders.contains(&HERE.with(Here::token))
+    }
+
     /// Has each slot that is free to itself for a moment; says whether that was
     /// all of them.
     pub(crate) fn visit(&self, mut each: impl FnMut(usize)) -> bool {

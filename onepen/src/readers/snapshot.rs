@@ -4,11 +4,11 @@ use std::fmt;
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
+use super::slots::Entry;
 use super::{ReadTx, Readers, limits};
-use crate::connection::retry;
 use crate::engine::Patience;
 use crate::error::{Result, WaitedFor};
-use crate::pen::{gave_up, job::Ticket, patience};
+use crate::pen::{gave_up, job::Ticket};
 use crate::sync::{Arc, Ordering, lock};
 
 /// One committed state of the database, for as long as you keep it.
@@ -49,7 +49,16 @@ impl Readers {
             Some(entry) => entry,
             None => self.enter_slowly(ticket, Some(since))?,
         };
-        let begun = self.begin_outside(ticket, since);
+        let begun = if entry == Entry::Outside && !self.pool.slots.is_mine() {
+            self.refuse_inside_a_write(
+                "a snapshot or a stream was started inside a write closure of the same database; \
+                 over a rollback journal it would keep that very write from committing: read \
+                 through the transaction the closure was given",
+            )
+        } else {
+            Ok(())
+        };
+        let begun = begun.and_then(|()| self.begin_outside(ticket, since));
         self.pool.slots.leave(entry);
         begun
     }
@@ -60,8 +69,7 @@ impl Readers {
             return Err(self.connector.context(gave_up(why, waited)));
         }
         let tx = self.connection(ticket, since)?;
-        let patience = patience(ticket, since);
-        retry(&patience, WaitedFor::Opening, since, || tx.raw().begin())
+        self.retry(ticket, since, || tx.raw().begin())
             .map_err(|error| self.connector.context(error))?;
         let begun = Instant::now();
         lock(&self.snapshots).push(begun);
@@ -104,7 +112,7 @@ impl Drop for Snapshot {
         }
         tx.raw().unwatch();
         let fit = tx.raw().end();
-        self.readers.outside.fetch_sub(1, Ordering::Relaxed);
+        self.readers.outside.fetch_sub(1, Ordering::Release);
         let mut snapshots = lock(&self.readers.snapshots);
         if let Some(place) = snapshots.iter().position(|&since| since == self.since) {
             snapshots.swap_remove(place);

@@ -284,10 +284,18 @@ impl<T: Send + 'static> Stream for RowStream<T> {
                 source,
                 queued: Instant::now(),
             };
-            shared
-                .readers
-                .threads
-                .submit(&shared.readers, Box::new(task));
+            let refused = shared.readers.refuse_inside_a_write(
+                "a write closure waits for a stream of the same database; over a rollback journal \
+                 the stream waits for the closure: read through the transaction the closure was \
+                 given",
+            );
+            match refused {
+                Ok(()) => shared
+                    .readers
+                    .threads
+                    .submit(&shared.readers, Box::new(task)),
+                Err(error) => Box::new(task).refuse(error),
+            }
         }
         match item {
             Some(item) => Poll::Ready(Some(unwrap(item))),
