@@ -61,10 +61,6 @@ use crate::sync::{Arc, Mutex, Ordering, lock, pause};
 /// caller's patience.
 const SLICE: Duration = Duration::from_millis(5);
 
-/// How many times the usual hold readers are held at a time for a snapshot's
-/// sake, at most.
-const LONG_HOLD: u32 = 4;
-
 const OUTGROWN: &str = "a read was started inside a write closure of the same database that has \
      changed more than its page cache holds; over a rollback journal nobody can read beside that, \
      so it would wait for itself: read through the transaction the closure was given";
@@ -193,21 +189,30 @@ impl Readers {
         first: Duration,
         patience: &dyn Patience,
     ) -> Result<(), GiveUp> {
-        let mut hold = first;
-        while !self.hold_for(hold, patience)? {
-            if self.outside() > 0 {
-                let since = Instant::now();
-                while self.outside() > 0 && since.elapsed() < hold {
-                    if let Some(why) = patience.exhausted() {
-                        return Err(why);
-                    }
-                    pause(POLL);
-                }
-                hold = hold.min(first.saturating_mul(LONG_HOLD));
+        let (mut for_reads, mut for_snapshots) = (first, POLL);
+        loop {
+            let among_snapshots = self.outside() > 0;
+            let hold = if among_snapshots {
+                for_snapshots
+            } else {
+                for_reads
+            };
+            if self.hold_for(hold, patience)? {
+                return Ok(());
             }
-            hold = hold.saturating_mul(2);
+            if !among_snapshots {
+                for_reads = for_reads.saturating_mul(2);
+                continue;
+            }
+            let since = Instant::now();
+            while self.outside() > 0 && since.elapsed() < hold {
+                if let Some(why) = patience.exhausted() {
+                    return Err(why);
+                }
+                pause(POLL);
+            }
+            for_snapshots = (for_snapshots * 2).min(first);
         }
-        Ok(())
     }
 
     /// One try: whether nobody reads, and readers are still held.

@@ -376,3 +376,26 @@ pub fn child(name: &str, argument: &Path) -> std::process::Command {
 pub fn in_child() -> Option<PathBuf> {
     std::env::var_os("ONEPEN_TEST_CHILD").map(PathBuf::from)
 }
+
+/// Leaves a hot journal beside the database, as a program does that is killed
+/// in the middle of a transaction larger than its cache.
+pub fn crash_beside(path: &Path) {
+    let script = "import os, sqlite3, sys
+c = sqlite3.connect(sys.argv[1], isolation_level=None)
+c.execute('PRAGMA cache_size=1')
+c.execute('BEGIN IMMEDIATE')
+c.execute('UPDATE t SET n = -1')
+c.execute('INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) SELECT i FROM n')
+os._exit(0)";
+    let crashed = std::process::Command::new("python3")
+        .args(["-c", script])
+        .arg(path)
+        .stdin(std::process::Stdio::null())
+        .status();
+    assert!(crashed.expect("python3 is there").success());
+    let journal = path.with_extension("db-journal");
+    assert!(
+        journal.metadata().is_ok_and(|journal| journal.len() > 512),
+        "no hot journal"
+    );
+}
