@@ -299,8 +299,9 @@ fn a_database_in_memory_is_private_and_gone_with_its_last_handle() {
         assert!(!home.exists(), "{}", home.display());
         if let Some(snapshot) = snapshot {
             // A snapshot needs no name to go on.
-            let before = snapshot.query_row("SELECT count(*) FROM t", (), |row| row.get(0));
-            assert_eq!(before.unwrap(), 0_i64);
+            let before: Result<i64> =
+                snapshot.query_row("SELECT count(*) FROM t", (), |row| row.get(0));
+            assert_eq!(before.unwrap(), 0);
             drop(snapshot);
             assert!(!home.exists());
         }
