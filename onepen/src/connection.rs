@@ -88,10 +88,8 @@ impl Connector {
             Connection::open_with_flags(&self.path, flags)
         })
         .map_err(|error| self.not_opened(error))?;
-        retry(patience, what, since, || {
-            self.configure(&connection, role)
-        })
-        .map_err(|error| self.not_opened(error))?;
+        retry(patience, what, since, || self.configure(&connection, role))
+            .map_err(|error| self.not_opened(error))?;
         Ok(connection)
     }
 

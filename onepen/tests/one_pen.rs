@@ -19,7 +19,7 @@ fn count(db: &Database) -> Result<i64> {
 }
 
 fn differ(path: &Path, options: Options) -> Error {
-    let error = options.open(path).err().expect("must be refused");
+    let error = options.open(path).expect_err("must be refused");
     assert_eq!(error.kind(), ErrorKind::SettingsDiffer, "{error}");
     error
 }
@@ -240,9 +240,7 @@ fn a_file_with_two_names_is_refused() {
     drop(Database::open(&path).unwrap());
     std::fs::hard_link(&path, dir.path().join("b.db")).unwrap();
     for name in ["a.db", "b.db"] {
-        let error = Database::open(dir.path().join(name))
-            .err()
-            .expect("two names");
+        let error = Database::open(dir.path().join(name)).expect_err("two names");
         assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
     }
 }

@@ -43,7 +43,7 @@ fn names(dir: &Path) -> BTreeSet<String> {
 }
 
 fn refused<T>(answer: Result<T>, kind: ErrorKind) -> Error {
-    let error = answer.err().expect("must be refused");
+    let error = answer.map(drop).expect_err("must be refused");
     assert_eq!(error.kind(), kind, "{error}");
     error
 }
@@ -197,7 +197,7 @@ fn without_the_right_to_write_a_write_ahead_database_needs_its_log_or_says_so() 
         let alone = !path.with_extension("db-wal").exists();
         let opened = reading().open(path);
         if alone {
-            let error = opened.err().expect("there is no log, and none can be made");
+            let error = opened.expect_err("there is no log, and none can be made");
             assert_eq!(error.kind(), ErrorKind::Sqlite, "{error}");
             assert!(error.to_string().contains("read-only media"), "{error}");
         } else {
@@ -229,7 +229,7 @@ fn without_the_right_to_write_a_write_ahead_database_needs_its_log_or_says_so() 
 #[test]
 fn a_crashed_transaction_that_cannot_be_taken_back_is_said_so() {
     if let Some(path) = in_child() {
-        let error = reading().open(path).err().expect("the journal is hot");
+        let error = reading().open(path).expect_err("the journal is hot");
         assert_eq!(error.kind(), ErrorKind::Sqlite, "{error}");
         assert!(error.to_string().contains("rollback journal"), "{error}");
         return;

@@ -350,14 +350,19 @@ impl Readers {
         mut attempt: impl FnMut() -> rusqlite::Result<T>,
     ) -> Result<T> {
         let patience = patience(ticket, since);
-        retry(&patience, self.connector.reads_wait_for(), since, || match attempt() {
-            Err(error) if is_hot_journal(&error) && self.may_write() => {
-                // Whatever this meets, the second attempt tells.
-                let _ = self.connector.roll_back(&patience);
-                attempt()
-            }
-            other => other,
-        })
+        retry(
+            &patience,
+            self.connector.reads_wait_for(),
+            since,
+            || match attempt() {
+                Err(error) if is_hot_journal(&error) && self.may_write() => {
+                    // Whatever this meets, the second attempt tells.
+                    let _ = self.connector.roll_back(&patience);
+                    attempt()
+                }
+                other => other,
+            },
+        )
     }
 
     fn may_write(&self) -> bool {
@@ -455,8 +460,8 @@ impl Access<'_> {
     #[cold]
     fn open(&mut self, ticket: &Ticket) -> Result<()> {
         let since = self.since.unwrap_or_else(Instant::now);
-        let inside_a_write = self.entry == Entry::Outside
-            && self.readers.refuse_inside_a_write(OUTGROWN).is_err();
+        let inside_a_write =
+            self.entry == Entry::Outside && self.readers.refuse_inside_a_write(OUTGROWN).is_err();
         let tx = if inside_a_write {
             // Nobody but this thread itself can be in the way.
             let at_once = Ticket {

@@ -952,3 +952,30 @@ fn an_error_or_a_panic_of_the_mapping_comes_after_the_rows_before_it() {
     assert!(wrong.next().is_some_and(|error| error.is_err()));
     assert!(wrong.next().is_none());
 }
+
+/// What nobody wants any more is dropped on a reading thread.
+#[test]
+fn a_destructor_that_panics_costs_no_reading_thread() {
+    struct Bad;
+    impl Drop for Bad {
+        fn drop(&mut self) {
+            std::panic::resume_unwind(Box::new("of a destructor"));
+        }
+    }
+    let db = Fixture::new(1);
+    for _ in 0..3 {
+        let (end, ended) = mpsc::channel::<()>();
+        let (start, started) = mpsc::channel();
+        let mut read = Box::pin(db.readers.read_async(patient(), move |_| {
+            start.send(()).expect("the test listens");
+            let _ = ended.recv();
+            Ok(Bad)
+        }));
+        assert!(poll_once(read.as_mut()).is_pending());
+        started.recv().expect("the read starts");
+        drop(read);
+        end.send(()).expect("the read listens");
+    }
+    let read = db.readers.read_async(patient(), |tx| Ok(count_in(tx)));
+    assert_eq!(block_on(read).ok(), Some(0));
+}

@@ -5,6 +5,7 @@
 //! when they were idle for a while or the readers are closed.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Weak;
 use std::time::{Duration, Instant};
 
@@ -158,7 +159,8 @@ impl Threads {
         state.calls.extend(again);
         drop(state);
         for (task, error) in over {
-            task.refuse(error);
+            // With it goes its closure, and what that owns.
+            let _ = catch_unwind(AssertUnwindSafe(|| task.refuse(error)));
         }
         again
     }
@@ -180,8 +182,9 @@ impl Threads {
         loop {
             if let Some(task) = state.tasks.pop_front() {
                 drop(state);
-                // A task catches the panics of the code it runs.
-                task.run(readers);
+                // A task catches the panics of the code it runs. What is left are
+                // the destructors of what nobody waits for any more.
+                let _ = catch_unwind(AssertUnwindSafe(|| task.run(readers)));
                 state = lock(&self.state);
                 continue;
             }
