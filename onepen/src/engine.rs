@@ -57,6 +57,15 @@ pub(crate) trait Bystanders: Send + Sync {
     fn are_awaited(&self) -> bool;
 }
 
+/// Those who must be out of the way before the holder of the pen can commit:
+/// over a rollback journal, the readers of this process.
+pub(crate) trait Bystanders: Send + Sync {
+    /// This thread is one of them: a write that it waited for would wait for it.
+    fn are_here(&self) -> bool;
+    /// The holder of the pen waits for them now.
+    fn are_awaited(&self) -> bool;
+}
+
 /// How long somebody is willing to wait for a lock that others hold.
 pub(crate) trait Patience {
     /// `None`: go on waiting.

@@ -53,7 +53,8 @@ pub enum Journal {
     ///   [page cache](Options::page_cache) holds, and is that error from then on.
     /// - Other processes that read keep a COMMIT waiting, until the deadline.
     ///
-    /// Switching a file between the two needs to be alone with it.
+    /// Switching a file between the two needs to be alone with it. A truncated
+    /// journal stays beside the database, empty.
     Rollback,
 }
 

@@ -219,7 +219,6 @@ impl Engine for SqliteEngine {
                 // Over a rollback journal: a stranger still reads (ours are held
                 // back). The transaction stays open, SQLite keeps new readers
                 // out meanwhile, and COMMIT may be tried again.
-                waiting.get_or_insert_with(Instant::now);
                 crate::sync::pause(POLL);
                 continue;
             }

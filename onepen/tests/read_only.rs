@@ -43,7 +43,7 @@ fn names(dir: &Path) -> BTreeSet<String> {
 }
 
 fn refused<T>(answer: Result<T>, kind: ErrorKind) -> Error {
-    let error = answer.err().expect("must be refused");
+    let error = answer.map(drop).expect_err("must be refused");
     assert_eq!(error.kind(), kind, "{error}");
     error
 }

@@ -38,7 +38,7 @@ fn late_because_of_readers(error: &Error) {
 
 #[track_caller]
 fn reentrant<T>(answer: Result<T>, says: &str) {
-    let error = answer.err().expect("must be refused");
+    let error = answer.map(drop).expect_err("must be refused");
     assert_eq!(error.kind(), ErrorKind::Reentrant, "{error}");
     assert!(error.to_string().contains(says), "{error}");
     assert_eq!(error.waited().what, WaitedFor::Nothing, "{error}");

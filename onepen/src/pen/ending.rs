@@ -152,7 +152,7 @@ impl<E: Engine> Pen<E> {
     pub(super) fn waited(&self, state: &State<E>, header: &job::Header, in_lobby: bool) -> Waited {
         let what = if in_lobby {
             WaitedFor::QueueSpace
-        } else if self.bystanders.get().is_some_and(|them| them.are_awaited()) {
+        } else if self.readers_are_awaited() {
             WaitedFor::Readers
         } else if self.at_write_lock.load(Ordering::Relaxed) {
             WaitedFor::WriteLock
@@ -163,7 +163,7 @@ impl<E: Engine> Pen<E> {
         waited.position = Some(header.position.load(Ordering::Relaxed) as usize);
         waited.holder = match what {
             WaitedFor::WriteLock => Some("another process, or another library in this one".into()),
-            WaitedFor::Readers => Some(READERS.into()),
+            WaitedFor::Readers => Some(super::READERS.into()),
             _ => state.holder.describe(),
         };
         waited

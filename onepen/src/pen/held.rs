@@ -132,6 +132,10 @@ impl<E: Engine> Pen<E> {
         self.bystanders.get().is_some_and(|them| them.are_here())
     }
 
+    pub(super) fn readers_are_awaited(&self) -> bool {
+        self.bystanders.get().is_some_and(|them| them.are_awaited())
+    }
+
     pub(crate) fn refuse_reentry(&self) -> Result<()> {
         if self.is_bystander() {
             return Err(Error::new(

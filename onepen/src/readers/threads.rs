@@ -160,7 +160,7 @@ impl Threads {
         state.calls.extend(again);
         drop(state);
         for (task, error) in over {
-            let error = connector.context(error);
+            // With it goes its closure, and what that owns.
             let _ = catch_unwind(AssertUnwindSafe(|| task.refuse(error)));
         }
         again
