@@ -129,9 +129,7 @@ impl Database {
     ///
     /// Called within a write or read closure it cannot wait for that closure; the
     /// rest is done when the closure ends. When another thread is closing the
-    /// database already, this returns at once. When the end of a read closure, or
-    /// of a [`Snapshot`](crate::Snapshot) that was kept, comes last, an empty log
-    /// file stays behind for the next who opens the database.
+    /// database already, this returns at once.
     pub fn close(&self) {
         self.shared.close();
     }

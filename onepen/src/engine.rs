@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use crate::error::{Error, ErrorKind, Outcome, Result, Waited};
+use crate::error::{Error, ErrorKind, Outcome, Result, Waited, WaitedFor};
 use crate::sync::Arc;
 
 /// Whoever holds an `&mut Engine` holds the pen.
@@ -44,17 +44,6 @@ pub(crate) trait Engine: Send + 'static {
 pub(crate) struct CommitError {
     pub(crate) error: Arc<rusqlite::Error>,
     pub(crate) outcome: Outcome,
-    /// For whom COMMIT waited in vain.
-    pub(crate) waited: Option<Waited>,
-}
-
-/// Those who must be out of the way before the holder of the pen can commit:
-/// over a rollback journal, the readers of this process.
-pub(crate) trait Bystanders: Send + Sync {
-    /// This thread is one of them: a write that it waited for would wait for it.
-    fn are_here(&self) -> bool;
-    /// The holder of the pen waits for them now.
-    fn are_awaited(&self) -> bool;
 }
 
 /// Those who must be out of the way before the holder of the pen can commit:
@@ -115,20 +104,31 @@ impl CommitError {
             })
     }
 
-    /// What it means to somebody who waited no longer than `patience` lasted.
-    pub(crate) fn to_error(&self, patience: &dyn Patience) -> Error {
-        let failed = Error::commit(&self.error, self.outcome, self.waited.clone());
-        if self.waited.is_some() && patience.exhausted() == Some(GiveUp::Cancelled) {
-            return failed.restated(
-                ErrorKind::Cancelled,
-                "cancelled while its COMMIT waited for readers; nothing was written",
-            );
+    /// What it means to somebody who has been waiting `since` then, and no
+    /// longer than `patience` lasted.
+    pub(crate) fn to_error(&self, since: Instant, patience: &dyn Patience) -> Error {
+        let failed = Error::commit(&self.error, self.outcome);
+        let busy =
+            |error: &rusqlite::ffi::Error| error.extended_code & 0xff == rusqlite::ffi::SQLITE_BUSY;
+        if !self.error.sqlite_error().is_some_and(busy) {
+            return failed;
         }
+        let kind = match patience.exhausted() {
+            Some(GiveUp::Cancelled) => ErrorKind::Cancelled,
+            _ => ErrorKind::DeadlineExceeded,
+        };
+        let mut waited = Waited::new(WaitedFor::Readers, since.elapsed());
+        waited.holder = Some("another process, or another library in this one".into());
         failed
+            .restated(
+                kind,
+                "its COMMIT waited for readers to finish, in vain; nothing was written",
+            )
+            .with_waited(waited)
     }
 
     /// The same for somebody of whom nothing was to be committed.
     pub(crate) fn without_trace(&self) -> Error {
-        Error::commit(&self.error, Outcome::NotCommitted, None)
+        Error::commit(&self.error, Outcome::NotCommitted)
     }
 }

@@ -115,8 +115,7 @@ pub enum ErrorKind {
     Sqlite,
     /// The closure returned an error of its own ([`Error::other`]).
     Other,
-    /// The deadline passed before the call had its turn, or, over a rollback
-    /// journal, before those who read let it commit.
+    /// The deadline passed before the call had its turn.
     DeadlineExceeded,
     /// The call was cancelled before it had its turn.
     Cancelled,
@@ -210,21 +209,10 @@ impl Error {
         wrapped
     }
 
-    pub(crate) fn commit(
-        error: &Arc<rusqlite::Error>,
-        outcome: Outcome,
-        waited: Option<Waited>,
-    ) -> Self {
+    pub(crate) fn commit(error: &Arc<rusqlite::Error>, outcome: Outcome) -> Self {
         let mut wrapped = Self::new(
-            match waited {
-                Some(_) => ErrorKind::DeadlineExceeded,
-                None => ErrorKind::CommitFailed,
-            },
+            ErrorKind::CommitFailed,
             match outcome {
-                _ if waited.is_some() => {
-                    "others read the database until the deadline, so COMMIT was given up; nothing \
-                     was written"
-                }
                 Outcome::Unknown => {
                     "COMMIT failed on the way to the disk; whether it is committed is unknown"
                 }
@@ -232,7 +220,6 @@ impl Error {
             },
         );
         wrapped.0.outcome = outcome;
-        wrapped.0.waited = waited.unwrap_or(Waited::NOT);
         wrapped.0.source = Source::Shared(Arc::clone(error));
         wrapped
     }

@@ -325,7 +325,7 @@ fn commit(tx: &Transaction<'_>, patience: &dyn Patience, since: Instant) -> Resu
     })?;
     committed.map_err(|error| {
         let code = error.sqlite_error().map_or(0, |error| error.extended_code);
-        Error::commit(&Arc::new(error), outcome_of_failed_commit(code), None)
+        Error::commit(&Arc::new(error), outcome_of_failed_commit(code))
     })
 }
 

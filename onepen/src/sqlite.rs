@@ -8,7 +8,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rusqlite::{Connection, ffi};
 
@@ -205,10 +205,8 @@ impl Engine for SqliteEngine {
             return Err(CommitError {
                 error: Arc::new(rusqlite::Error::InvalidQuery),
                 outcome: Outcome::NotCommitted,
-                waited: None,
             });
         };
-        let mut waiting = None;
         loop {
             let code = live.commit.run();
             if code == ffi::SQLITE_OK {
@@ -222,16 +220,9 @@ impl Engine for SqliteEngine {
                 crate::sync::pause(POLL);
                 continue;
             }
-            let waited = (code & 0xff == ffi::SQLITE_BUSY).then(|| {
-                let how_long = waiting.map_or(Duration::ZERO, |since: Instant| since.elapsed());
-                let mut waited = Waited::new(WaitedFor::Readers, how_long);
-                waited.holder = Some("another process, or another library in this one".into());
-                waited
-            });
             return Err(CommitError {
                 error: Arc::new(raw::failure(&live.connection, code)),
                 outcome: outcome_of_failed_commit(code),
-                waited,
             });
         }
     }

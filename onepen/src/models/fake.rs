@@ -328,7 +328,6 @@ impl Engine for FakeEngine {
             return Err(CommitError {
                 error: Arc::new(sqlite(rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY)),
                 outcome: Outcome::NotCommitted,
-                waited: None,
             });
         }
         let fault = self.world.disk().commit_faults.pop_front();
@@ -348,7 +347,6 @@ impl Engine for FakeEngine {
                 Err(CommitError {
                     error: Arc::new(sqlite(rusqlite::ffi::SQLITE_FULL)),
                     outcome: Outcome::NotCommitted,
-                    waited: None,
                 })
             }
             CommitFault::Unknown => {
@@ -356,7 +354,6 @@ impl Engine for FakeEngine {
                 Err(CommitError {
                     error: Arc::new(sqlite(rusqlite::ffi::SQLITE_IOERR_FSYNC)),
                     outcome: Outcome::Unknown,
-                    waited: None,
                 })
             }
         }

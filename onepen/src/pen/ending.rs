@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::job::{self, Member, Ticket, drop_quietly};
 use super::queue::Queued;
 use super::wake::Wake;
-use super::{Pen, READERS, State};
+use super::{Pen, State};
 use crate::cancel::Cancel;
 use crate::engine::{Engine, GiveUp, Patience, Until};
 use crate::error::{Error, ErrorKind, Waited, WaitedFor};

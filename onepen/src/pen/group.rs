@@ -255,7 +255,7 @@ fn transact<E: Engine, T>(
             Ok(()) => Ok(Ok(value)),
             Err(failed) => {
                 engine.rollback();
-                Ok(Err(failed.to_error(patience)))
+                Ok(Err(failed.to_error(since, patience)))
             }
         },
         failed => {
@@ -540,7 +540,7 @@ fn commit<E: Engine>(engine: &mut E, group: &mut Group<E>) {
         for job in &group.members {
             let header = job.header();
             let error = if job.answered_ok() {
-                failed.to_error(&patience)
+                failed.to_error(header.since, &patience)
             } else {
                 // It had undone itself: of it nothing was in the transaction. But
                 // its own error may be about a neighbour that is gone.

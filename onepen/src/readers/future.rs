@@ -59,7 +59,7 @@ impl Readers {
                 }));
                 // Cancelled before it could be heard.
                 if callers.is_cancelled() {
-                    readers.threads.sweep(&readers.connector);
+                    readers.threads.sweep();
                 }
             }
             Reading { answer, dropped }.await

@@ -76,8 +76,8 @@ enum Source<T> {
 trait Produce<T>: Send {
     /// The next row; `None` at the end.
     fn next(&mut self, readers: &Arc<Readers>) -> Option<Result<T>>;
-    /// How long it waits for a thread to go on, and from when on.
-    fn wait_limits(&self, queued: Instant) -> (Limits, Instant);
+    /// How long it waits for a thread to go on.
+    fn wait_limits(&self, queued: Instant) -> Limits;
 }
 
 struct Query<P, F> {
@@ -104,14 +104,12 @@ where
         self.cursor.as_mut()?.next(&mut self.map).transpose()
     }
 
-    /// A deadline of the call is for all of its rows; the usual one for every wait.
-    fn wait_limits(&self, queued: Instant) -> (Limits, Instant) {
-        let since = if self.ticket.deadline_is_own {
-            self.since
+    fn wait_limits(&self, queued: Instant) -> Limits {
+        if self.ticket.deadline_is_own {
+            limits(&self.ticket, self.since)
         } else {
-            queued
-        };
-        (wait_limits(&self.ticket, since), since)
+            wait_limits(&self.ticket, queued)
+        }
     }
 }
 
@@ -328,12 +326,11 @@ impl<T: Send> Task for Fill<T> {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.source.wait_limits(self.queued).0.deadline
+        self.source.wait_limits(self.queued).deadline
     }
 
     fn given_up(&self) -> Option<Error> {
-        let (limits, since) = self.source.wait_limits(self.queued);
-        given_up(&limits, since)
+        given_up(&self.source.wait_limits(self.queued), self.queued)
     }
 }
 

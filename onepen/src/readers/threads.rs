@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use super::Readers;
 use super::slots::closed;
 use crate::cancel::Cancel;
-use crate::connection::Connector;
 use crate::engine::Patience;
 use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
 use crate::pen::{WhenFull, gave_up};
@@ -21,7 +20,7 @@ use crate::timer::Expires;
 
 impl Expires for Readers {
     fn expire(&self, _now: Instant) -> Option<Instant> {
-        self.threads.sweep(&self.connector)
+        self.threads.sweep()
     }
 }
 
@@ -56,7 +55,7 @@ pub(super) struct Sweep<L> {
 impl<L: Send + Sync> Cancel for Sweep<L> {
     fn cancel(&self) {
         if let Some(readers) = self.readers.upgrade() {
-            readers.threads.sweep(&readers.connector);
+            readers.threads.sweep();
         }
     }
 
@@ -143,7 +142,7 @@ impl Threads {
     }
 
     /// Ends what waits for nothing any more; says when to look again.
-    pub(super) fn sweep(&self, connector: &Connector) -> Option<Instant> {
+    pub(super) fn sweep(&self) -> Option<Instant> {
         let now = Instant::now();
         let mut state = lock(&self.state);
         while state.calls.pop_if(|at| *at <= now).is_some() {}
