@@ -487,7 +487,7 @@ enum Fate {
 fn run_one(tests: &Path, scenario: &str) -> Result<(Fate, String), Failure> {
     let mut command = Command::new(tests);
     command
-        .args(["--exact", &format!("models::{scenario}")])
+        .args(["--exact", &format!("models::{scenario}"), "--nocapture"])
         .env("RUST_BACKTRACE", "0");
     let (ended, output) = watch(command, HANGS)?;
     if !output.contains("running 1 test") {
