@@ -224,6 +224,7 @@ fn a_stranger_who_tries_the_locks() {
 
 /// POSIX takes every lock of a process off a file when it closes *any* descriptor
 /// of that file.
+#[cfg(unix)]
 #[test]
 fn opening_a_file_that_is_open_drops_none_of_its_locks() {
     let scene = Scene::new("CREATE TABLE t(n)");
