@@ -306,3 +306,21 @@ pub(crate) fn retry<T>(
         crate::sync::pause(POLL);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sqlite_with_the_wal_reset_bug_is_refused_by_its_version() {
+        for version in [3_007_000, 3_046_001, 3_051_002] {
+            let error = refuse_wal_reset_bug(version).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Refused, "{version}");
+        }
+        let text = refuse_wal_reset_bug(3_046_001).unwrap_err().to_string();
+        assert!(text.contains("3.46.1"), "{text}");
+        for version in [3_051_003, 3_053_000, rusqlite::version_number()] {
+            refuse_wal_reset_bug(version).unwrap();
+        }
+    }
+}

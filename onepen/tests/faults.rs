@@ -399,6 +399,44 @@ fn whichever_call_fails_everybody_is_told_the_truth() {
     }
 }
 
+/// A transaction larger than the page cache is written before its COMMIT, and a
+/// failure there ends it under whoever is writing.
+#[test]
+fn a_write_that_fails_in_the_middle_of_a_member_is_nobody_elses_failure() {
+    let schema = "CREATE TABLE t(n INTEGER PRIMARY KEY); CREATE TABLE large(b BLOB);";
+    for wary in [false, true] {
+        let scene = Scene::with(options().page_cache(64 << 10), schema);
+        if wary {
+            scene.make_wary();
+        }
+        let hold = scene.hold();
+        let insert = |n: i64| {
+            scene
+                .db
+                .submit(move |tx| tx.execute("INSERT INTO t VALUES (?1)", (n,)))
+                .unwrap()
+        };
+        let before = insert(1);
+        let runs = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&runs);
+        let large = scene.db.submit(move |tx| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            tx.execute("INSERT INTO large VALUES (randomblob(2000000))", ())
+        });
+        let after = insert(2);
+        scene.wait_for_queue(3);
+        let fault = Fault::plan(&log(&scene), Call::Write, libc::EIO, 0, 1);
+        hold.release();
+        assert_eq!(before.wait().unwrap(), 1);
+        assert_eq!(after.wait().unwrap(), 1);
+        // It was run again, alone, and the disk had recovered.
+        assert_eq!(large.unwrap().wait().unwrap(), 1);
+        assert_eq!(fault.fired(), 1);
+        assert_eq!(runs.load(Ordering::SeqCst), 2);
+        assert_eq!(after_a_crash(&scene), [1, 2]);
+    }
+}
+
 #[test]
 fn a_disk_that_goes_on_failing_goes_on_being_reported() {
     let scene = Scene::new(TABLE);

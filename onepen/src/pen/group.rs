@@ -231,13 +231,7 @@ fn transact<E: Engine, T>(
     call: impl FnOnce(&mut E) -> std::thread::Result<Result<T>>,
 ) -> std::thread::Result<Result<T>> {
     if let Err(error) = begin(pen, engine, patience) {
-        let mut waited = error.waited().clone();
-        if waited.what == WaitedFor::Nothing {
-            return Ok(Err(error));
-        }
-        // The engine's clock started later than the caller's.
-        waited.how_long = since.elapsed();
-        return Ok(Err(error.with_waited(waited)));
+        return Ok(Err(error));
     }
     let ran = member(engine, call);
     match ran {

@@ -67,7 +67,7 @@ pub enum WhenFull {
     /// Wait for space, in order, until the call's deadline.
     #[default]
     Wait,
-    /// Fail at once with [`ErrorKind::QueueFull`].
+    /// Fail at once with [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull).
     Refuse,
 }
 

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-use onepen::{Database, Error, Options, Result, WriteTx};
+use onepen::{Database, Durability, Error, Options, Result, WriteTx};
 
 /// No gate in these tests takes longer, however slow the machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -104,6 +104,12 @@ pub fn options() -> Options {
     Options::new()
         .group(4096, 16 << 20, Duration::from_secs(600))
         .wait(PATIENCE)
+}
+
+/// The same without a flush for each COMMIT: what members do to each other has
+/// nothing to do with the disk.
+pub fn quick() -> Options {
+    options().durability(Durability::Normal)
 }
 
 /// Waits for `condition`, which something under way will make true.
@@ -224,7 +230,7 @@ pub fn among_neighbours<T, M>(
     T: Send + 'static,
     M: Fn(&WriteTx<'_>) -> Result<T> + Clone + Send + 'static,
 {
-    among_neighbours_with(options, schema, member, check);
+    among_neighbours_with(quick, schema, member, check);
 }
 
 pub fn among_neighbours_with<T, M>(

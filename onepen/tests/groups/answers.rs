@@ -225,6 +225,29 @@ fn no_reader_sees_a_member_before_its_group_is_committed() {
     second.unwrap().wait().unwrap();
 }
 
+/// SQLite fails a transaction that read before somebody else wrote, and wants to
+/// write now. Here the write lock comes first.
+#[test]
+fn a_closure_that_reads_first_never_meets_a_newer_snapshot() {
+    let scene = Scene::new(TABLE);
+    for write in [
+        "INSERT INTO t VALUES (1, '')",
+        "INSERT INTO t VALUES (2, '')",
+    ] {
+        let done = scene.db.write(|tx| {
+            tx.query_row("SELECT count(*) FROM t", (), |_| Ok(()))?;
+            let stranger = scene.stranger();
+            stranger.busy_timeout(std::time::Duration::ZERO)?;
+            stranger
+                .execute("INSERT INTO t VALUES (9, '')", ())
+                .unwrap_err();
+            tx.execute(write, ())
+        });
+        assert_eq!(done.unwrap(), 1);
+    }
+    assert_eq!(scene.numbers("SELECT n FROM t ORDER BY n"), [1, 2]);
+}
+
 /// Bounds that would end a group before it began.
 #[test]
 fn a_group_of_no_time_or_no_bytes_still_serves_everybody() {

@@ -9,6 +9,7 @@ mod common;
 
 mod answers;
 mod leftovers;
+mod mix;
 mod panics;
 mod raw;
 mod refusals;

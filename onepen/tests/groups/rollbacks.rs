@@ -1,10 +1,13 @@
 //! SQLite ends the transaction under a member: the others are run again and
 //! commit, and the member gets its own error.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use onepen::{ErrorKind, Outcome, Result, WriteTx};
 use rusqlite::ffi;
 
-use crate::common::{among_neighbours, among_neighbours_with, fine, options, refused};
+use crate::common::{among_neighbours, among_neighbours_with, fine, quick, refused};
 use crate::raw::{Progress, with_progress};
 
 const TABLE: &str = "CREATE TABLE t(n INTEGER PRIMARY KEY); INSERT INTO t VALUES (1);";
@@ -173,7 +176,7 @@ fn a_lone_write_that_swallows_an_automatic_rollback_is_told_so() {
 }
 
 fn sixteen_pages_more() -> onepen::Options {
-    options()
+    quick()
         .on_connect(|connection| connection.query_row("PRAGMA max_page_count = 16", (), |_| Ok(())))
 }
 
@@ -243,6 +246,42 @@ fn a_deferred_foreign_key_debt_paid_by_its_member_is_no_debt() {
     );
 }
 
+/// It is found before the COMMIT, so only those before it may run twice.
+#[test]
+fn a_deferred_foreign_key_violation_re_runs_nobody_behind_it() {
+    for (wary, expected) in [(false, [2, 1]), (true, [1, 1])] {
+        let scene = crate::common::Scene::with(
+            quick(),
+            "CREATE TABLE parent(id INTEGER PRIMARY KEY);
+             CREATE TABLE t(n INTEGER REFERENCES parent(id) DEFERRABLE INITIALLY DEFERRED);",
+        );
+        if wary {
+            scene.make_wary();
+        }
+        let hold = scene.hold();
+        let runs = [0, 1].map(|_| Arc::new(AtomicU32::new(0)));
+        let count = |n: usize| {
+            let runs = Arc::clone(&runs[n]);
+            scene
+                .db
+                .submit(move |_| Ok(runs.fetch_add(1, Ordering::SeqCst)))
+                .unwrap()
+        };
+        let before = count(0);
+        let orphan = scene
+            .db
+            .submit(|tx| tx.execute("INSERT INTO t VALUES (5)", ()))
+            .unwrap();
+        let behind = count(1);
+        scene.wait_for_queue(3);
+        hold.release();
+        orphan.wait().unwrap_err();
+        before.wait().unwrap();
+        behind.wait().unwrap();
+        assert_eq!(runs.map(|runs| runs.load(Ordering::SeqCst)), expected);
+    }
+}
+
 /// None can tell that it was grouped: the error is of the same kind.
 #[test]
 fn a_deferred_foreign_key_violation_looks_the_same_alone_and_in_a_group() {
@@ -274,7 +313,7 @@ fn a_deferred_foreign_key_violation_looks_the_same_alone_and_in_a_group() {
 #[test]
 fn corruption_met_by_one_member_is_not_its_neighbours_failure() {
     crate::common::Trial {
-        options: options(),
+        options: quick(),
         prepare: |path| {
             let connection = rusqlite::Connection::open(path).unwrap();
             connection

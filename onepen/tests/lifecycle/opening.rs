@@ -4,8 +4,9 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use onepen::{Database, ErrorKind, Options};
+use onepen::{Database, ErrorKind, Options, WaitedFor};
 use rusqlite::config::DbConfig;
 
 use crate::common::{Scene, child, in_child};
@@ -167,4 +168,87 @@ fn foreign_keys_are_enforced_unless_it_was_chosen_otherwise() {
         .unwrap_err();
     let scene = Scene::with(Options::new().foreign_keys(false), schema);
     scene.db.execute(orphan, ()).unwrap();
+}
+
+#[test]
+fn a_stranger_in_exclusive_mode_is_waited_for_until_the_deadline() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("locked.db");
+    let stranger = rusqlite::Connection::open(&path).unwrap();
+    stranger
+        .execute_batch(
+            "PRAGMA locking_mode = EXCLUSIVE; CREATE TABLE t(n); INSERT INTO t VALUES (1)",
+        )
+        .unwrap();
+    let soon = Duration::from_millis(50);
+    let error = Options::new().wait(soon).open(&path).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{error}");
+    assert_eq!(error.waited().what, WaitedFor::Opening, "{error}");
+    assert!(error.waited().how_long >= soon, "{error}");
+    assert!(error.to_string().contains("locked.db"), "{error}");
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| Database::open(&path));
+        stranger.close().unwrap();
+        opening
+            .join()
+            .unwrap()
+            .unwrap()
+            .execute("INSERT INTO t VALUES (2)", ())
+            .unwrap();
+    });
+}
+
+/// The child of the next test: says what locks it meets.
+#[test]
+fn a_stranger_who_tries_the_locks() {
+    let Some(path) = in_child() else { return };
+    let stranger = rusqlite::Connection::open(path).unwrap();
+    stranger.busy_timeout(Duration::ZERO).unwrap();
+    stranger
+        .query_row("SELECT count(*) FROM t", (), |_| Ok(()))
+        .unwrap();
+    let write = stranger.execute_batch("BEGIN IMMEDIATE").unwrap_err();
+    assert_eq!(
+        write.sqlite_error_code(),
+        Some(rusqlite::ErrorCode::DatabaseBusy)
+    );
+    // Needs the file without anybody else.
+    let journal = stranger
+        .query_row("PRAGMA journal_mode = DELETE", (), |_| Ok(()))
+        .unwrap_err();
+    assert_eq!(
+        journal.sqlite_error_code(),
+        Some(rusqlite::ErrorCode::DatabaseBusy)
+    );
+}
+
+/// POSIX takes every lock of a process off a file when it closes *any* descriptor
+/// of that file.
+#[cfg(unix)]
+#[test]
+fn opening_a_file_that_is_open_drops_none_of_its_locks() {
+    let scene = Scene::new("CREATE TABLE t(n)");
+    let link = scene.dir().join("link.db");
+    std::os::unix::fs::symlink(scene.path(), &link).unwrap();
+    let hold = scene.hold();
+    for path in [scene.path(), link] {
+        let again = crate::common::options().open(&path).unwrap();
+        again
+            .read(|tx| tx.query_row("SELECT count(*) FROM t", (), |_| Ok(())))
+            .unwrap();
+        drop(again);
+        let other = Options::new().readers(77).open(&path).unwrap_err();
+        assert_eq!(other.kind(), ErrorKind::SettingsDiffer, "{other}");
+        drop(Options::new().read_only(true).open(&path));
+    }
+    let _ = scene.db.stats();
+    let output = child("opening::a_stranger_who_tries_the_locks", &scene.path())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    hold.release();
 }
