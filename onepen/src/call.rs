@@ -117,11 +117,16 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// As there.
-    pub fn execute_many<P>(self, sql: &str, rows: impl IntoIterator<Item = P>) -> Result<usize>
+    pub fn execute_many<P>(
+        mut self,
+        sql: &str,
+        rows: impl IntoIterator<Item = P>,
+    ) -> Result<usize>
     where
         P: Params + Clone + Send,
     {
         let rows: Vec<P> = rows.into_iter().collect();
+        self.ticket().bytes = bytes_of(&rows);
         self.write(move |tx| execute_rows(tx, sql, &rows))
     }
 
@@ -181,7 +186,7 @@ impl<'a> Call<'a> {
 
     /// [`Database::execute_many_async`] with these settings.
     pub fn execute_many_async<P, S>(
-        self,
+        mut self,
         sql: S,
         rows: Vec<P>,
     ) -> impl Future<Output = Result<usize>> + Send + use<P, S>
@@ -190,6 +195,7 @@ impl<'a> Call<'a> {
         S: Into<Cow<'static, str>>,
     {
         let sql = sql.into();
+        self.ticket().bytes = bytes_of(&rows);
         self.future(
             Kind::Grouped,
             with_tx(move |tx: &WriteTx<'_>| execute_rows(tx, &sql, &rows)),
@@ -382,6 +388,11 @@ where
     P: Params + Clone + Send,
 {
     move |tx| tx.execute(&sql, params.clone())
+}
+
+/// What the rows take in the queue, as far as their type tells.
+fn bytes_of<P>(rows: &[P]) -> u32 {
+    u32::try_from(size_of_val(rows)).unwrap_or(u32::MAX)
 }
 
 fn execute_rows<P: Params + Clone>(tx: &WriteTx<'_>, sql: &str, rows: &[P]) -> Result<usize> {
