@@ -266,3 +266,30 @@ fn a_hundred_thousand_writes_can_be_queued_at_once() {
     assert_eq!(scene.number("SELECT sum(who) FROM t"), sum);
     assert_eq!(scene.number("SELECT count(*) FROM t WHERE who <> n - 1"), 0);
 }
+
+/// There would be room for the small one, again and again.
+#[test]
+fn a_small_write_does_not_pass_a_large_one_that_waits_for_space() {
+    let options = crate::common::options().queue(1000, 10_000, WhenFull::Wait);
+    let scene = Scene::with(options, TABLE);
+    let hold = scene.hold();
+    let insert = "INSERT INTO t(who) VALUES (?1)";
+    let large = [7u8; 8000];
+    let large = |who: i64| {
+        scene.db.write_async(move |tx| {
+            assert_eq!(large[0], 7);
+            tx.execute(insert, (who,))
+        })
+    };
+    let mut inside = Box::pin(large(0));
+    assert!(poll_once(&mut inside).is_pending());
+    let mut outside = Box::pin(large(1));
+    assert!(poll_once(&mut outside).is_pending());
+    let mut small = Box::pin(scene.db.execute_async(insert, (2,)));
+    assert!(poll_once(&mut small).is_pending());
+    hold.release();
+    for write in [block_on(inside), block_on(outside), block_on(small)] {
+        assert_eq!(write.unwrap(), 1);
+    }
+    assert_eq!(scene.numbers("SELECT who FROM t ORDER BY n"), [0, 1, 2]);
+}
