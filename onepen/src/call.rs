@@ -438,7 +438,8 @@ impl Database {
     /// What `run` returned; [`ErrorKind::DeadlineExceeded`] when its turn did not
     /// come in time; [`ErrorKind::CommitFailed`], with an
     /// [outcome](crate::Outcome) to look at; [`ErrorKind::Reentrant`] when called
-    /// within a write closure of the same database; [`ErrorKind::Closed`],
+    /// within a write closure of the same database (over a
+    /// [rollback journal](crate::Journal::Rollback) also within a read closure); [`ErrorKind::Closed`],
     /// [`ErrorKind::Forked`], [`ErrorKind::QueueFull`].
     ///
     /// # Panics
@@ -629,7 +630,7 @@ impl Database {
 
     /// Runs `run` on this thread over one committed state of the database,
     /// waiting for no writer (over a [rollback journal](crate::Journal::Rollback)
-    /// it does wait, and a write within `run` waits for `run` itself).
+    /// it does wait, and a write within `run` is an error).
     ///
     /// # Guarantees
     /// Snapshot reads (4), read your writes (5), bounded waiting (6): see the

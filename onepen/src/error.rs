@@ -115,7 +115,8 @@ pub enum ErrorKind {
     Sqlite,
     /// The closure returned an error of its own ([`Error::other`]).
     Other,
-    /// The deadline passed before the call had its turn.
+    /// The deadline passed before the call had its turn, or, over a rollback
+    /// journal, before those who read let it commit.
     DeadlineExceeded,
     /// The call was cancelled before it had its turn.
     Cancelled,
