@@ -183,6 +183,7 @@ mod migrate;
 mod models;
 mod options;
 mod pen;
+mod plain;
 mod query;
 mod raw;
 mod readers;

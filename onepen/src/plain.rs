@@ -1,0 +1,390 @@
+//! The calls of [`Database`] with nothing particular about them: this is where
+//! each is documented. [`Call`](crate::Call) has the same with settings.
+
+use std::borrow::Cow;
+use std::future::Future;
+
+use rusqlite::{Connection, Params, Row};
+
+use crate::call::{Submitted, once};
+use crate::database::Database;
+use crate::error::Result;
+use crate::pen::job::Kind;
+use crate::readers::{ReadTx, RowStream, Snapshot};
+use crate::tx::WriteTx;
+
+impl Database {
+    /// Runs `run` in a write transaction, on this thread or on the writer
+    /// thread, and returns when it is committed.
+    ///
+    /// `run` may be run **more than once**: when somebody else's failure rolls
+    /// back the group it was in, it runs again. It is `Fn`, so it cannot change
+    /// what it captured; effects outside the database belong after `write` has
+    /// returned. Use [`write_once`](Self::write_once) for a closure that must not
+    /// be repeated.
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// # db.execute("CREATE TABLE seat(id INTEGER PRIMARY KEY, taken_by TEXT)", ())?;
+    /// # db.execute_many("INSERT INTO seat(id) VALUES (?1)", [(1,), (2,)])?;
+    /// let seat: i64 = db.write(|tx| {
+    ///     let free = tx.query_row("SELECT min(id) FROM seat WHERE taken_by IS NULL", (), |row| row.get(0))?;
+    ///     tx.execute("UPDATE seat SET taken_by = ?2 WHERE id = ?1", (free, "Ada"))?;
+    ///     Ok(free)
+    /// })?;
+    /// println!("your seat is number {seat}"); // not in the closure: it may run twice
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Guarantees
+    /// Durable acknowledgement (1), independent members (2), arrival order (3),
+    /// bounded waiting (6): see the [crate documentation](crate#guarantees).
+    ///
+    /// # Errors
+    /// What `run` returned; [`ErrorKind::DeadlineExceeded`] when its turn did not
+    /// come in time; [`ErrorKind::CommitFailed`], with an
+    /// [outcome](crate::Outcome) to look at; [`ErrorKind::Reentrant`] when called
+    /// within a write closure of the same database (over a
+    /// [rollback journal](crate::Journal::Rollback) also within a read closure); [`ErrorKind::Closed`],
+    /// [`ErrorKind::Forked`], [`ErrorKind::QueueFull`].
+    ///
+    /// # Panics
+    /// When `run` panics, with its payload, after its changes were undone.
+    pub fn write<T, F>(&self, run: F) -> Result<T>
+    where
+        T: Send,
+        F: Fn(&WriteTx<'_>) -> Result<T> + Send,
+    {
+        self.shared.write(&self.shared.ticket, Kind::Grouped, run)
+    }
+
+    /// Like [`write`](Self::write) for a closure that must run at most once: it
+    /// gets a transaction of its own, and shares its COMMIT with nobody.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    ///
+    /// # Panics
+    /// As [`write`](Self::write).
+    pub fn write_once<T, F>(&self, run: F) -> Result<T>
+    where
+        T: Send,
+        F: FnOnce(&WriteTx<'_>) -> Result<T> + Send,
+    {
+        self.shared
+            .write(&self.shared.ticket, Kind::Alone, once(run))
+    }
+
+    /// Runs one statement and returns how many rows it changed.
+    ///
+    /// The parameters may go to the writer thread, so they are `Send`: a tuple,
+    /// an array, values of your own. `rusqlite::params!` and `named_params!` are
+    /// not; use them with [`WriteTx::execute`] in a closure.
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// # db.execute("CREATE TABLE user(name TEXT, age INTEGER)", ())?;
+    /// use onepen::rusqlite::named_params;
+    /// db.execute("INSERT INTO user VALUES (?1, ?2)", ("Ada", 36))?;
+    /// db.write(|tx| tx.execute(
+    ///     "INSERT INTO user VALUES (:name, :age)",
+    ///     named_params! {":name": "Alan", ":age": 41},
+    /// ))?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn execute<P>(&self, sql: &str, params: P) -> Result<usize>
+    where
+        P: Params + Clone + Send,
+    {
+        self.shared
+            .write(&self.shared.ticket, Kind::Grouped, move |tx| {
+                tx.execute(sql, params.clone())
+            })
+    }
+
+    /// Runs one statement for each row of parameters, all in one transaction;
+    /// how many rows were changed in total.
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// # db.execute("CREATE TABLE point(x REAL, y REAL)", ())?;
+    /// let rows = [(0.0, 1.0), (0.5, 0.5)];
+    /// assert_eq!(db.execute_many("INSERT INTO point VALUES (?1, ?2)", rows)?, 2);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn execute_many<P>(&self, sql: &str, rows: impl IntoIterator<Item = P>) -> Result<usize>
+    where
+        P: Params + Clone + Send,
+    {
+        self.with().execute_many(sql, rows)
+    }
+
+    /// Has the write connection to itself, outside any transaction: for VACUUM,
+    /// ATTACH, PRAGMA, and whatever else cannot share.
+    ///
+    /// The connection is opened anew afterwards, so nothing that was set on it
+    /// stays. The closure begins and ends its own transactions; one that it
+    /// leaves open is rolled back and reported.
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// db.exclusively(|connection| Ok(connection.execute_batch("VACUUM")?))?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    ///
+    /// # Panics
+    /// As [`write`](Self::write).
+    pub fn exclusively<T, F>(&self, run: F) -> Result<T>
+    where
+        T: Send,
+        F: FnOnce(&mut Connection) -> Result<T> + Send,
+    {
+        self.with().exclusively(run)
+    }
+
+    /// [`write`](Self::write) for tasks. No runtime is needed and no executor
+    /// thread is blocked: the closure runs on the writer thread.
+    ///
+    /// ```
+    /// # fn main() {}
+    /// async fn add(db: &onepen::Database, name: String) -> onepen::Result<i64> {
+    ///     db.write_async(move |tx| {
+    ///         tx.execute("INSERT INTO user(name) VALUES (?1)", (&name,))?;
+    ///         Ok(tx.last_insert_rowid())
+    ///     })
+    ///     .await
+    /// }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Nothing is queued before the first poll. Dropping the future before the
+    /// closure has started takes it out of the queue. After that the write runs
+    /// on, unharmed and without harming anybody; only its answer is lost.
+    pub fn write_async<T, F>(&self, run: F) -> impl Future<Output = Result<T>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: Fn(&WriteTx<'_>) -> Result<T> + Send + 'static,
+    {
+        self.with().write_async(run)
+    }
+
+    /// [`write_once`](Self::write_once) for tasks; cancel safety as
+    /// [`write_async`](Self::write_async).
+    pub fn write_once_async<T, F>(
+        &self,
+        run: F,
+    ) -> impl Future<Output = Result<T>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&WriteTx<'_>) -> Result<T> + Send + 'static,
+    {
+        self.with().write_once_async(run)
+    }
+
+    /// [`execute`](Self::execute) for tasks; cancel safety as
+    /// [`write_async`](Self::write_async).
+    pub fn execute_async<P, S>(
+        &self,
+        sql: S,
+        params: P,
+    ) -> impl Future<Output = Result<usize>> + Send + use<P, S>
+    where
+        P: Params + Clone + Send + 'static,
+        S: Into<Cow<'static, str>>,
+    {
+        self.with().execute_async(sql, params)
+    }
+
+    /// [`execute_many`](Self::execute_many) for tasks; cancel safety as
+    /// [`write_async`](Self::write_async).
+    pub fn execute_many_async<P, S>(
+        &self,
+        sql: S,
+        rows: Vec<P>,
+    ) -> impl Future<Output = Result<usize>> + Send + use<P, S>
+    where
+        P: Params + Clone + Send + 'static,
+        S: Into<Cow<'static, str>>,
+    {
+        self.with().execute_many_async(sql, rows)
+    }
+
+    /// [`exclusively`](Self::exclusively) for tasks; cancel safety as
+    /// [`write_async`](Self::write_async).
+    pub fn exclusively_async<T, F>(
+        &self,
+        run: F,
+    ) -> impl Future<Output = Result<T>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection) -> Result<T> + Send + 'static,
+    {
+        self.with().exclusively_async(run)
+    }
+
+    /// Runs `run` on this thread over one committed state of the database,
+    /// waiting for no writer (over a [rollback journal](crate::Journal::Rollback)
+    /// it does wait, and a write within `run` is an error).
+    ///
+    /// # Guarantees
+    /// Snapshot reads (4), read your writes (5), bounded waiting (6): see the
+    /// [crate documentation](crate#guarantees).
+    ///
+    /// # Errors
+    /// What `run` returned; [`ErrorKind::DeadlineExceeded`] when no reader
+    /// connection became free in time; [`ErrorKind::Closed`],
+    /// [`ErrorKind::Forked`].
+    ///
+    /// # Panics
+    /// When `run` panics, after its transaction was ended.
+    #[inline]
+    pub fn read<T>(&self, run: impl FnOnce(&ReadTx) -> Result<T>) -> Result<T> {
+        self.shared.readers()?.read(&self.shared.ticket, run)
+    }
+
+    /// The first row of a single query.
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// let version: String = db.query_row("SELECT sqlite_version()", (), |row| row.get(0))?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); `QueryReturnedNoRows` when there is no row;
+    /// [`ErrorKind::NotAllowed`] when the statement writes.
+    #[inline]
+    pub fn query_row<T, P, F>(&self, sql: &str, params: P, map: F) -> Result<T>
+    where
+        P: Params,
+        F: FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    {
+        self.shared
+            .readers()?
+            .query_row(&self.shared.ticket, sql, params, map)
+    }
+
+    /// One committed state of the database, as a value: it stays what it is until
+    /// it is dropped, and may move to another thread.
+    ///
+    /// It has a connection of its own, and it keeps the write-ahead log from
+    /// being reset: [`Stats::oldest_snapshot`](crate::Stats::oldest_snapshot).
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// # db.execute("CREATE TABLE a(n)", ())?;
+    /// let count = "SELECT count(*) FROM a";
+    /// let before = db.snapshot()?;
+    /// db.execute("INSERT INTO a VALUES (1)", ())?;
+    /// let was: i64 = before.query_row(count, (), |row| row.get(0))?;
+    /// let is: i64 = db.query_row(count, (), |row| row.get(0))?;
+    /// assert_eq!((was, is), (0, 1));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        self.shared.readers()?.snapshot(&self.shared.ticket)
+    }
+
+    /// [`read`](Self::read) for tasks: runs on a reader thread, and no executor
+    /// thread is blocked. Its deadline counts from the first poll.
+    ///
+    /// # Cancel safety
+    /// Nothing is queued before the first poll. Dropping the future keeps a
+    /// queued read from running and interrupts one that runs.
+    pub fn read_async<T, F>(&self, run: F) -> impl Future<Output = Result<T>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&ReadTx) -> Result<T> + Send + 'static,
+    {
+        self.with().read_async(run)
+    }
+
+    /// The rows of a query, a few at a time, all of one committed state: for
+    /// results that are too large to load. An [`Iterator`] for threads and a
+    /// [`Stream`](futures_core::Stream) for tasks.
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// let numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+    ///                SELECT i FROM n";
+    /// let mut sum = 0;
+    /// for row in db.stream(numbers, (100_000,), |row| row.get::<_, i64>(0))? {
+    ///     sum += row?;
+    /// }
+    /// assert_eq!(sum, 5_000_050_000);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forked`]. Everything else is an item of the rows, the last.
+    pub fn stream<T, P, F>(&self, sql: impl Into<String>, params: P, map: F) -> Result<RowStream<T>>
+    where
+        T: Send + 'static,
+        P: Params + Send + 'static,
+        F: FnMut(&Row<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.with().stream(sql, params, map)
+    }
+
+    /// Queues a write and returns at once. The handle can be awaited, asked, or
+    /// dropped: the write runs all the same, and [`close`](Self::close) does not
+    /// return before it has.
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// # db.execute("CREATE TABLE visit(page TEXT)", ())?;
+    /// let visit = db.submit(|tx| tx.execute("INSERT INTO visit VALUES ('/')", ()))?;
+    /// // … other work …
+    /// assert_eq!(visit.wait()?, 1);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// When the write was not queued: [`ErrorKind::QueueFull`],
+    /// [`ErrorKind::Closed`], [`ErrorKind::Cancelled`]. When the queue is at its bound and the choice is to
+    /// wait, this waits for space.
+    pub fn submit<T, F>(&self, run: F) -> Result<Submitted<T>>
+    where
+        T: Send + 'static,
+        F: Fn(&WriteTx<'_>) -> Result<T> + Send + 'static,
+    {
+        self.with().submit(run)
+    }
+
+    /// [`submit`](Self::submit) for tasks: waits for space in the queue, and
+    /// resolves to the handle.
+    ///
+    /// # Cancel safety
+    /// Nothing is queued before the first poll. Dropping the future before it has
+    /// resolved takes the write out of the queue, unless it has started.
+    pub fn submit_async<T, F>(
+        &self,
+        run: F,
+    ) -> impl Future<Output = Result<Submitted<T>>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: Fn(&WriteTx<'_>) -> Result<T> + Send + 'static,
+    {
+        self.with().submit_async(run)
+    }
+}
