@@ -202,6 +202,8 @@ impl Checkpointer {
                 Ok(Tried::Elsewhere) => Some(RETRY_FIRST),
             };
             if let Some(pause) = pause {
+                // Sooner, when meanwhile the log has grown by as much again.
+                self.wal.ring_at(self.wal.frames().saturating_add(limit));
                 self.wal
                     .bell()
                     .wait(seen, Instant::now().checked_add(pause));
