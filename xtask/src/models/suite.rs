@@ -70,14 +70,12 @@ impl Model {
             .current_dir(root)
             .stdin(Stdio::null())
             .env("CARGO_TARGET_DIR", target.join(self.name()))
+            // Not where others build: cargo takes a copy of the workspace for the
+            // workspace itself, and would run the one's tests for the other's.
+            .env("CARGO_BUILD_BUILD_DIR", target.join(self.name()))
             // A thousand times through the same code: worth optimising. Checks
             // stay on.
             .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
-        if let Some(shared) = std::env::var_os("CARGO_BUILD_BUILD_DIR") {
-            let mut own = shared;
-            own.push(format!("-{}", self.name()));
-            cargo.env("CARGO_BUILD_BUILD_DIR", own);
-        }
         match self {
             Self::Plain => {}
             Self::Loom => drop(cargo.env("RUSTFLAGS", "--cfg onepen_loom")),
