@@ -42,12 +42,12 @@ impl Database {
     /// bounded waiting (6): see the [crate documentation](crate#guarantees).
     ///
     /// # Errors
-    /// What `run` returned; [`ErrorKind::DeadlineExceeded`] when its turn did not
-    /// come in time; [`ErrorKind::CommitFailed`], with an
-    /// [outcome](crate::Outcome) to look at; [`ErrorKind::Reentrant`] when called
+    /// What `run` returned; [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) when its turn did not
+    /// come in time; [`ErrorKind::CommitFailed`](crate::ErrorKind::CommitFailed), with an
+    /// [outcome](crate::Outcome) to look at; [`ErrorKind::Reentrant`](crate::ErrorKind::Reentrant) when called
     /// within a write closure of the same database (over a
-    /// [rollback journal](crate::Journal::Rollback) also within a read closure); [`ErrorKind::Closed`],
-    /// [`ErrorKind::Forked`], [`ErrorKind::QueueFull`].
+    /// [rollback journal](crate::Journal::Rollback) also within a read closure); [`ErrorKind::Closed`](crate::ErrorKind::Closed),
+    /// [`ErrorKind::Forked`](crate::ErrorKind::Forked), [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull).
     ///
     /// # Panics
     /// When `run` panics, with its payload, after its changes were undone.
@@ -244,9 +244,9 @@ impl Database {
     /// [crate documentation](crate#guarantees).
     ///
     /// # Errors
-    /// What `run` returned; [`ErrorKind::DeadlineExceeded`] when no reader
-    /// connection became free in time; [`ErrorKind::Closed`],
-    /// [`ErrorKind::Forked`].
+    /// What `run` returned; [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) when no reader
+    /// connection became free in time; [`ErrorKind::Closed`](crate::ErrorKind::Closed),
+    /// [`ErrorKind::Forked`](crate::ErrorKind::Forked).
     ///
     /// # Panics
     /// When `run` panics, after its transaction was ended.
@@ -266,7 +266,7 @@ impl Database {
     ///
     /// # Errors
     /// As [`read`](Self::read); `QueryReturnedNoRows` when there is no row;
-    /// [`ErrorKind::NotAllowed`] when the statement writes.
+    /// [`ErrorKind::NotAllowed`](crate::ErrorKind::NotAllowed) when the statement writes.
     #[inline]
     pub fn query_row<T, P, F>(&self, sql: &str, params: P, map: F) -> Result<T>
     where
@@ -335,7 +335,7 @@ impl Database {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Forked`]. Everything else is an item of the rows, the last.
+    /// [`ErrorKind::Forked`](crate::ErrorKind::Forked). Everything else is an item of the rows, the last.
     pub fn stream<T, P, F>(&self, sql: impl Into<String>, params: P, map: F) -> Result<RowStream<T>>
     where
         T: Send + 'static,
@@ -360,8 +360,8 @@ impl Database {
     /// ```
     ///
     /// # Errors
-    /// When the write was not queued: [`ErrorKind::QueueFull`],
-    /// [`ErrorKind::Closed`], [`ErrorKind::Cancelled`]. When the queue is at its bound and the choice is to
+    /// When the write was not queued: [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull),
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled). When the queue is at its bound and the choice is to
     /// wait, this waits for space.
     pub fn submit<T, F>(&self, run: F) -> Result<Submitted<T>>
     where
