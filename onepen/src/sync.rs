@@ -122,9 +122,8 @@ mod word {
             let _ = futex::wait(&self.0, futex::Flags::PRIVATE, seen, timeout.as_ref());
         }
 
-        // All at once by one thread. Waking two that wake two more each was
-        // measured: slower by a factor of six, because the first to be awake
-        // filled the next group alone.
+        // All at once by one thread. Waking two that wake two more each was tried
+        // and was far slower: the first to be awake filled the next group alone.
         pub(super) fn advance(&self) {
             self.0.fetch_add(1, Ordering::SeqCst);
             let _ = futex::wake(&self.0, futex::Flags::PRIVATE, i32::MAX as u32);
