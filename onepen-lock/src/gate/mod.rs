@@ -1,0 +1,1 @@
+//! A fair queue between processes for the write lock.

@@ -1,0 +1,1 @@
+//! Who holds which of SQLite's locks, read from the operating system.
