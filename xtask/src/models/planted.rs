@@ -27,6 +27,7 @@ struct Bug {
 const GROUP: &str = "onepen/src/pen/group.rs";
 const ENDING: &str = "onepen/src/pen/ending.rs";
 const HELD: &str = "onepen/src/pen/held.rs";
+const HERALD: &str = "onepen/src/pen/herald.rs";
 const LOBBY: &str = "onepen/src/pen/lobby.rs";
 const PEN: &str = "onepen/src/pen/mod.rs";
 const QUEUE: &str = "onepen/src/pen/queue.rs";
@@ -75,6 +76,22 @@ const BUGS: &[Bug] = &[
         )],
         model: Model::Loom,
         scenario: "handover::three_callers_are_all_served",
+    },
+    Bug {
+        what: "a ring between the look and the sleep is missed",
+        file: HERALD,
+        changes: &[
+            (
+                "            let seen = self.rung.current();\n            match self.words",
+                "            match self.words",
+            ),
+            (
+                "0 => self.rung.wait(seen, None),",
+                "0 => self.rung.wait(self.rung.current(), None),",
+            ),
+        ],
+        model: Model::Loom,
+        scenario: "handover::a_caller_whose_waking_was_left_to_the_second_thread_is_woken",
     },
     Bug {
         what: "the writer parks without looking again",
