@@ -56,7 +56,7 @@ use self::lobby::InLobby;
 use self::queue::Queue;
 use self::turn::WriteLock;
 use self::wake::Wake;
-use crate::engine::{Bystanders, Engine};
+use crate::engine::{Bystanders, Engine, Witness};
 use crate::error::{Error, Result};
 use crate::stats::Tally;
 use crate::sync::{Arc, AtomicBool, AtomicU8, Mutex, WaitWord, lock};
@@ -114,9 +114,6 @@ enum Writer {
     Ended,
 }
 
-/// Whom a COMMIT over a rollback journal waits for.
-pub(crate) const READERS: &str = "reads, streams or snapshots of this process";
-
 pub(crate) struct State<E> {
     /// The pen itself.
     pub(crate) engine: Option<Box<E>>,
@@ -153,9 +150,11 @@ pub(crate) struct Pen<E> {
     pub(crate) tally: Tally,
     id: usize,
     /// How errors call the database.
-    name: std::sync::OnceLock<Arc<str>>,
+    pub(crate) name: std::sync::OnceLock<Arc<str>>,
     /// Who has to be out of the way of a COMMIT, if anybody.
     bystanders: std::sync::OnceLock<Arc<dyn Bystanders>>,
+    /// Who knows who is in the way outside this pen.
+    pub(crate) witness: std::sync::OnceLock<Arc<dyn Witness>>,
 }
 
 impl<E: Engine> Pen<E> {
@@ -194,6 +193,7 @@ impl<E: Engine> Pen<E> {
             id: NEXT.fetch_add(1, Relaxed),
             name: std::sync::OnceLock::new(),
             bystanders: std::sync::OnceLock::new(),
+            witness: std::sync::OnceLock::new(),
         })
     }
 
@@ -205,6 +205,11 @@ impl<E: Engine> Pen<E> {
     /// Who has to be out of the way of a COMMIT from here on.
     pub(crate) fn mind(&self, bystanders: Arc<dyn Bystanders>) {
         let _ = self.bystanders.set(bystanders);
+    }
+
+    /// Whom to ask who is in the way outside this pen, from here on.
+    pub(crate) fn ask(&self, witness: Arc<dyn Witness>) {
+        let _ = self.witness.set(witness);
     }
 
     /// Names the database in an error.
