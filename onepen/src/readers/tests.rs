@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_core::Stream;
@@ -106,9 +106,12 @@ fn count_in(tx: &ReadTx) -> i64 {
     tx.query_row(COUNT, (), |row| row.get(0)).expect("a count")
 }
 
-/// Looks until it is so; a test that waits for ever has failed.
+/// Looks until it is so. Like every wait of these tests it has an end, so that a
+/// rule that is broken fails its test instead of hanging all of them.
 fn until(so: impl Fn() -> bool) {
+    let since = Instant::now();
     while !so() {
+        assert!(since.elapsed() < LONG, "it never happened");
         std::thread::yield_now();
     }
 }
@@ -126,7 +129,7 @@ fn reading(readers: &Arc<Readers>) -> (Sender<()>, std::thread::JoinHandle<()>) 
         });
         read.expect("a read");
     });
-    started.recv().expect("the read starts");
+    started.recv_timeout(LONG).expect("the read starts");
     (end, thread)
 }
 
@@ -141,11 +144,13 @@ impl Wake for Unpark {
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut future = pin!(future);
+    let since = Instant::now();
     loop {
         match future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(ready) => return ready,
-            Poll::Pending => std::thread::park(),
+            Poll::Pending => std::thread::park_timeout(LONG.saturating_sub(since.elapsed())),
         }
+        assert!(since.elapsed() < LONG, "nobody woke the task");
     }
 }
 
@@ -444,7 +449,7 @@ fn a_token_stops_a_running_query() {
                 tx.query_row(ENDLESS, (), |_| Ok(()))
             })
         });
-        started.recv().expect("the read starts");
+        started.recv_timeout(LONG).expect("the read starts");
         token.cancel();
         read.join().expect("no panic")
     });
@@ -513,7 +518,7 @@ fn a_hold_waits_for_those_who_read_and_makes_others_wait() {
         until(|| readers.pool.slots.waiting() == 1);
         assert!(hold.try_recv().is_err(), "somebody reads still");
         end.send(()).expect("the read listens");
-        assert_eq!(hold.recv(), Ok(true));
+        assert_eq!(hold.recv_timeout(LONG), Ok(true));
         assert_eq!(readers.pool.slots.waiting(), 1);
         db.write();
         release.send(()).expect("the hold listens");
@@ -724,7 +729,7 @@ fn occupy(db: &Fixture) -> (Sender<()>, impl Future<Output = Result<()>>) {
         Ok(())
     }));
     assert!(poll_once(read.as_mut()).is_pending());
-    started.recv().expect("the read starts");
+    started.recv_timeout(LONG).expect("the read starts");
     (end, read)
 }
 
@@ -783,7 +788,7 @@ fn a_dropped_future_keeps_a_queued_read_from_running() {
     end.send(()).expect("the read listens");
     block_on(first).expect("a read");
     // The closure was dropped without having been run.
-    assert!(ran.recv().is_err());
+    assert_eq!(ran.recv_timeout(LONG), Err(RecvTimeoutError::Disconnected));
 }
 
 #[test]
@@ -799,9 +804,12 @@ fn a_dropped_future_stops_a_running_query() {
         Ok(())
     }));
     assert!(poll_once(read.as_mut()).is_pending());
-    started.recv().expect("the read starts");
+    started.recv_timeout(LONG).expect("the read starts");
     drop(read);
-    assert_eq!(how.recv().expect("it ends"), Err(ErrorKind::Cancelled));
+    assert_eq!(
+        how.recv_timeout(LONG).expect("it ends"),
+        Err(ErrorKind::Cancelled)
+    );
 }
 
 #[test]
@@ -814,7 +822,7 @@ fn the_callers_token_reaches_a_read_on_another_thread() {
         tx.query_row(ENDLESS, (), |_| Ok(()))
     }));
     assert!(poll_once(read.as_mut()).is_pending());
-    started.recv().expect("the read starts");
+    started.recv_timeout(LONG).expect("the read starts");
     token.cancel();
     assert_eq!(block_on(read).unwrap_err().kind(), ErrorKind::Cancelled);
 }
@@ -972,7 +980,7 @@ fn a_destructor_that_panics_costs_no_reading_thread() {
             Ok(Bad)
         }));
         assert!(poll_once(read.as_mut()).is_pending());
-        started.recv().expect("the read starts");
+        started.recv_timeout(LONG).expect("the read starts");
         drop(read);
         end.send(()).expect("the read listens");
     }
