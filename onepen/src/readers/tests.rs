@@ -12,6 +12,7 @@ use super::*;
 use crate::error::{Error, ErrorKind};
 use crate::file::TempHome;
 use crate::options::{Journal, Options};
+use crate::params::Parameters;
 
 const LONG: Duration = Duration::from_secs(30);
 /// Does not end by itself.
@@ -56,6 +57,17 @@ impl Fixture {
 
     fn count(&self) -> i64 {
         count(&self.readers)
+    }
+
+    fn stream<T: Send + 'static>(
+        &self,
+        ticket: Ticket,
+        sql: &str,
+        params: impl Parameters<Sent: 'static>,
+        map: impl FnMut(&Row<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> RowStream<T> {
+        let params = params.send().expect("parameters");
+        self.readers.stream(ticket, sql, params, map)
     }
 
     /// Another connection, which knows nothing of the readers.
@@ -173,7 +185,7 @@ const NUMBERS: &str =
 
 fn numbers(fixture: &Fixture, up_to: i64) -> RowStream<i64> {
     let number = |row: &Row<'_>| row.get(0);
-    fixture.readers.stream(patient(), NUMBERS, (up_to,), number)
+    fixture.stream(patient(), NUMBERS, (up_to,), number)
 }
 
 #[test]
@@ -747,9 +759,7 @@ fn a_queued_asynchronous_read_is_ended_by_its_deadline_and_by_its_token() {
         let late = block_on(db.readers.read_async(soon(own), |_| Ok(()))).unwrap_err();
         assert_eq!(late.kind(), ErrorKind::DeadlineExceeded);
         assert_eq!(late.waited().what, WaitedFor::Reader);
-        let mut rows = db
-            .readers
-            .stream(soon(own), COUNT, (), |row| row.get::<_, i64>(0));
+        let mut rows = db.stream(soon(own), COUNT, (), |row| row.get::<_, i64>(0));
         let item = block_on(std::future::poll_fn(|cx| Pin::new(&mut rows).poll_next(cx)));
         let late = item.expect("an item").unwrap_err();
         assert_eq!(late.kind(), ErrorKind::DeadlineExceeded);
@@ -761,9 +771,7 @@ fn a_queued_asynchronous_read_is_ended_by_its_deadline_and_by_its_token() {
     };
     let mut read = Box::pin(db.readers.read_async(with_token.clone(), |_| Ok(())));
     assert!(poll_once(read.as_mut()).is_pending());
-    let mut rows = db
-        .readers
-        .stream(with_token, COUNT, (), |row| row.get::<_, i64>(0));
+    let mut rows = db.stream(with_token, COUNT, (), |row| row.get::<_, i64>(0));
     let mut next = Box::pin(std::future::poll_fn(|cx| Pin::new(&mut rows).poll_next(cx)));
     assert!(poll_once(next.as_mut()).is_pending());
     token.cancel();
@@ -869,9 +877,7 @@ fn rows_are_of_one_state_and_stopping_early_ends_the_query() {
     for _ in 0..500 {
         db.write();
     }
-    let mut rows = db
-        .readers
-        .stream(patient(), "SELECT v FROM t", (), |row| row.get::<_, i64>(0));
+    let mut rows = db.stream(patient(), "SELECT v FROM t", (), |row| row.get::<_, i64>(0));
     assert!(rows.next().is_some_and(|row| row.is_ok()));
     db.write();
     assert_eq!(db.readers.in_use(), 1);
@@ -908,9 +914,7 @@ fn rows_come_to_a_task_and_any_number_of_streams_are_open() {
 #[test]
 fn a_stream_that_is_dropped_while_it_is_filled_stops() {
     let db = Fixture::new(1);
-    let mut rows = db
-        .readers
-        .stream(patient(), ENDLESS, (), |row| row.get::<_, i64>(0));
+    let mut rows = db.stream(patient(), ENDLESS, (), |row| row.get::<_, i64>(0));
     let polled = Pin::new(&mut rows).poll_next(&mut Context::from_waker(Waker::noop()));
     assert!(polled.is_pending());
     until(|| db.readers.in_use() > 0);
@@ -922,9 +926,7 @@ fn a_stream_that_is_dropped_while_it_is_filled_stops() {
 fn the_deadline_of_a_stream_is_its_last_item() {
     let db = Fixture::new(1);
     let ticket = within(Duration::from_millis(20));
-    let rows = db
-        .readers
-        .stream(ticket, NUMBERS, (i64::MAX,), |row| row.get::<_, i64>(0));
+    let rows = db.stream(ticket, NUMBERS, (i64::MAX,), |row| row.get::<_, i64>(0));
     let last = rows.last().expect("at least the error");
     assert_eq!(last.unwrap_err().kind(), ErrorKind::DeadlineExceeded);
 }
@@ -936,7 +938,7 @@ fn an_error_or_a_panic_of_the_mapping_comes_after_the_rows_before_it() {
         3 => row.get::<_, i64>("no such column"),
         number => Ok(number),
     };
-    let mut rows = db.readers.stream(patient(), NUMBERS, (9,), third_fails);
+    let mut rows = db.stream(patient(), NUMBERS, (9,), third_fails);
     let mut got = all(&mut rows);
     assert!(got.pop().is_some_and(|third| third.is_err()));
     assert_eq!(
@@ -948,15 +950,13 @@ fn an_error_or_a_panic_of_the_mapping_comes_after_the_rows_before_it() {
         3 => panic!("of the mapping"),
         number => Ok(number),
     };
-    let mut rows = db.readers.stream(patient(), NUMBERS, (9,), third_panics);
+    let mut rows = db.stream(patient(), NUMBERS, (9,), third_panics);
     assert!(rows.next().is_some() && rows.next().is_some());
     let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| rows.next()));
     assert_eq!(panic.unwrap_err().downcast_ref(), Some(&"of the mapping"));
     assert!(rows.next().is_none());
 
-    let mut wrong = db
-        .readers
-        .stream(patient(), "SELECT nothing", (), |_| Ok(()));
+    let mut wrong = db.stream(patient(), "SELECT nothing", (), |_| Ok(()));
     assert!(wrong.next().is_some_and(|error| error.is_err()));
     assert!(wrong.next().is_none());
 }
