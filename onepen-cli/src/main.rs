@@ -1,6 +1,9 @@
 //! The command `onepen`: what can be said to it. What it does is in the rooms.
 
 mod bench;
+mod files;
+mod top;
+mod words;
 
 use std::process::ExitCode;
 
@@ -45,6 +48,22 @@ Exit status: 0 done; 1 an acknowledged update was lost or an invariant broken;
 there is; a second one ends the program.")]
     Bench(Box<bench::Args>),
 
+    /// Who holds, waits for and reads a database, live.
+    #[command(before_help = "\
+Examples:
+  onepen top app.db
+  onepen top app.db --interval 250ms --sort wait
+  onepen top app.db --once
+  onepen top app.db --json | jq '.rows[] | select(.does == \"waits\")'
+")]
+    #[command(
+        help_template = "{about}\n\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"
+    )]
+    #[command(after_help = "\
+Only looks: nothing is opened through SQLite, locked or written. Keys: q quits,
+s sorts, / filters, h helps. Exit status: 0 done; 2 could not look.")]
+    Top(top::Args),
+
     /// One of the processes of `bench --processes`.
     #[command(hide = true)]
     BenchWorker,
@@ -53,6 +72,7 @@ there is; a second one ends the program.")]
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::BenchWorker if bench::worker() => ExitCode::SUCCESS,
         Command::BenchWorker => ExitCode::FAILURE,
     }
