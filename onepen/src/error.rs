@@ -45,6 +45,8 @@ pub enum WaitedFor {
     WriteLock,
     /// All reader connections were in use.
     Reader,
+    /// Another thread had the one connection that is shared.
+    Connection,
     /// Readers had to finish first (only over a rollback journal).
     Readers,
     /// Another process was opening, closing or recovering the database.
@@ -92,6 +94,7 @@ impl fmt::Display for Waited {
             WaitedFor::QueueSpace => "for space in the write queue",
             WaitedFor::WriteLock => "for SQLite's write lock",
             WaitedFor::Reader => "for a reader connection",
+            WaitedFor::Connection => "for the shared connection",
             WaitedFor::Readers => "for readers to finish",
             WaitedFor::Opening => "for the database to open",
             WaitedFor::Query => "for a query",

@@ -19,8 +19,16 @@ fn pages() -> Vec<PathBuf> {
     let mut pages: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"]
         .map(PathBuf::from)
         .to_vec();
-    for entry in fs::read_dir(root().join("docs")).expect("there are documents") {
-        pages.push(Path::new("docs").join(entry.expect("a file").file_name()));
+    let mut directories = vec![PathBuf::from("docs")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(root().join(&directory)).expect("there are documents") {
+            let page = directory.join(entry.expect("an entry").file_name());
+            if root().join(&page).is_dir() {
+                directories.push(page);
+            } else {
+                pages.push(page);
+            }
+        }
     }
     pages.sort();
     pages
