@@ -194,6 +194,24 @@ fn a_second_library_that_came_later_is_found_by_asking_again() {
 }
 
 #[test]
+fn a_copy_of_sqlite_without_a_name_is_noticed_by_what_it_has_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.db");
+    let elsewhere = Connection::open(&path).unwrap();
+    elsewhere.execute_batch(TABLE).unwrap();
+    // Another connection of this library is no reason.
+    drop(Database::open(&path).unwrap());
+    let hidden = std::fs::File::open(dir.path().join("a.db-shm")).unwrap();
+    let error = Database::open(&path).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    assert!(error.to_string().contains("hidden"), "{error}");
+    let found = check(&path, &Options::new()).unwrap();
+    assert_eq!(reasons(&found), [Reason::SecondLibrary]);
+    drop(hidden);
+    assert_eq!(check(&path, &Options::new()).unwrap(), []);
+}
+
+#[test]
 fn a_shared_cache_is_told_and_not_adopted() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.db");

@@ -289,6 +289,27 @@ fn the_mode_of_a_connection_is_looked_up_and_not_remembered() {
 }
 
 #[test]
+fn sqlite_itself_ignores_the_flag_for_a_mutex_in_single_thread_mode() {
+    // Why asking is refused here: what SQLite does is to say OK.
+    let test = "sqlite_itself_ignores_the_flag_for_a_mutex_in_single_thread_mode";
+    alone(test, [()], |()| {
+        start(ThreadingMode::SingleThread).unwrap();
+        let flags = rusqlite::ffi::SQLITE_OPEN_FULLMUTEX
+            | rusqlite::ffi::SQLITE_OPEN_READWRITE
+            | rusqlite::ffi::SQLITE_OPEN_MEMORY;
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: opened and closed here, on SQLite's own thread.
+        unsafe {
+            let (name, vfs) = (c":memory:".as_ptr(), std::ptr::null());
+            let code = rusqlite::ffi::sqlite3_open_v2(name, &raw mut handle, flags, vfs);
+            assert_eq!(code, rusqlite::ffi::SQLITE_OK);
+            let connection = Connection::from_handle_owned(handle).unwrap();
+            assert_eq!(effective_mode(&connection), ThreadingMode::SingleThread);
+        }
+    });
+}
+
+#[test]
 fn adopting_looks_at_the_connection_and_refuses_the_wrong_one() {
     alone(
         "adopting_looks_at_the_connection_and_refuses_the_wrong_one",

@@ -226,18 +226,25 @@ impl<'a> Section<'a> {
                  connection that section was given",
             ));
         }
-        let since = Instant::now();
         // SAFETY: the connection is open as long as `shared` is.
-        while !unsafe { raw::enter(shared.mutex, longest.is_none()) } {
-            let waited = since.elapsed();
-            if longest.is_some_and(|longest| waited >= longest) {
-                return Err(Error::new(
-                    ErrorKind::DeadlineExceeded,
-                    "another thread has the connection",
-                )
-                .with_waited(Waited::new(WaitedFor::Connection, waited)));
+        let enter = |wait| unsafe { raw::enter(shared.mutex, wait) };
+        match longest {
+            None => _ = enter(true),
+            Some(longest) if !enter(false) => {
+                let since = Instant::now();
+                while !enter(false) {
+                    let waited = since.elapsed();
+                    if waited >= longest {
+                        return Err(Error::new(
+                            ErrorKind::DeadlineExceeded,
+                            "another thread has the connection",
+                        )
+                        .with_waited(Waited::new(WaitedFor::Connection, waited)));
+                    }
+                    crate::sync::pause(crate::connection::POLL);
+                }
             }
-            crate::sync::pause(crate::connection::POLL);
+            Some(_) => {}
         }
         shared.inside.store(me, Ordering::Relaxed);
         Ok(Self(shared))
