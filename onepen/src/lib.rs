@@ -182,6 +182,7 @@ mod migrate;
 #[cfg(test)]
 mod models;
 mod options;
+mod params;
 mod pen;
 mod plain;
 mod query;
@@ -193,6 +194,7 @@ mod sqlite;
 pub mod sqlite_log;
 mod stats;
 pub mod status;
+mod strangers;
 mod sync;
 pub mod threading;
 mod timer;
@@ -203,10 +205,13 @@ mod wal;
 pub use call::{Call, Submitted};
 pub use cancel::CancelToken;
 pub use database::Database;
-pub use error::{Error, ErrorKind, Outcome, Result, Waited, WaitedFor};
+pub use error::{
+    Activity, Contention, Error, ErrorKind, Holder, Outcome, Part, Result, Waited, WaitedFor,
+};
 pub use keyed::{KeyedCall, Once};
 pub use migrate::Migrations;
 pub use options::{Durability, Journal, Options};
+pub use params::Parameters;
 pub use pen::WhenFull;
 pub use pen::job::Priority;
 pub use readers::{ReadTx, RowStream, Snapshot, Statement};
