@@ -234,7 +234,7 @@ fn kibibytes(bytes: usize) -> i64 {
     i64::try_from(bytes / 1024).unwrap_or(i64::MAX).max(1)
 }
 
-fn refuse_wal_reset_bug(version: i32) -> Result<()> {
+pub(crate) fn refuse_wal_reset_bug(version: i32) -> Result<()> {
     if version >= FIXED_WAL_RESET {
         return Ok(());
     }

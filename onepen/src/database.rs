@@ -69,6 +69,7 @@ impl Database {
     }
 
     pub(crate) fn open_in_memory_with(options: Options) -> Result<Self> {
+        crate::threading::refuse_single_thread()?;
         let home = TempHome::new()
             .map_err(|error| Error::io("no directory for a database in memory", error))?;
         let path = home.path().join("memory");
@@ -78,6 +79,7 @@ impl Database {
     }
 
     pub(crate) fn open_with(path: &Path, options: Options) -> Result<Self> {
+        crate::threading::refuse_single_thread()?;
         let shared = crate::registry::find_or_open(path, options, |options| {
             Shared::open(path, options, None)
         })?;

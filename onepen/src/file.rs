@@ -58,90 +58,121 @@ pub(crate) fn identify(path: &Path) -> io::Result<Option<FileId>> {
 ///   file system of the network or of a virtual machine, unless
 ///   [`Options::any_file_system`].
 pub(crate) fn check(path: &Path, options: &Options) -> Result<()> {
-    let place = match fs::metadata(path) {
-        Ok(meta) => {
-            regular(path, &meta)?;
-            one_name(path, &meta)?;
-            path
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            not_a_dangling_link(path)?;
-            if options.read_only {
-                return Err(Error::io(
-                    format!("{}: cannot be opened for reading only", path.display()),
-                    error,
-                ));
-            }
-            directory_of(path)?
-        }
-        Err(error) => {
-            return Err(Error::io(
-                format!("{}: cannot be looked at", path.display()),
-                error,
-            ));
-        }
-    };
+    let place = Place::of(path, options.read_only)?;
+    place.regular()?;
+    place.one_name()?;
     if options.any_file_system {
         return Ok(());
     }
-    match systems::unfit(place) {
-        Ok(None) => Ok(()),
-        Ok(Some(name)) => Err(Error::new(
+    place.fit_file_system()
+}
+
+/// What a path leads to: a file, or the directory in which one can be made.
+pub(crate) struct Place<'a> {
+    path: &'a Path,
+    meta: Option<Metadata>,
+    /// What lies on the file system in question.
+    there: &'a Path,
+}
+
+impl<'a> Place<'a> {
+    /// # Errors
+    /// [`ErrorKind::Io`], as [`check`] has it.
+    pub(crate) fn of(path: &'a Path, must_exist: bool) -> Result<Self> {
+        let (meta, there) = match fs::metadata(path) {
+            Ok(meta) => (Some(meta), path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                not_a_dangling_link(path)?;
+                if must_exist {
+                    return Err(Error::io(
+                        format!("{}: cannot be opened for reading only", path.display()),
+                        error,
+                    ));
+                }
+                (None, directory_of(path)?)
+            }
+            Err(error) => {
+                return Err(Error::io(
+                    format!("{}: cannot be looked at", path.display()),
+                    error,
+                ));
+            }
+        };
+        Ok(Self { path, meta, there })
+    }
+
+    /// # Errors
+    /// [`ErrorKind::Refused`] for what is there and no regular file.
+    pub(crate) fn regular(&self) -> Result<()> {
+        let what = match &self.meta {
+            Some(meta) if meta.is_dir() => "is a directory; name a file in it",
+            Some(meta) if !meta.is_file() => {
+                "is neither a file nor missing, but a device, a pipe or a socket"
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::new(
+            ErrorKind::Refused,
+            format!("{}: {what}", self.path.display()),
+        ))
+    }
+
+    /// SQLite names the log after the path. Opened by two of its names a file has
+    /// two logs, and is corrupt after the first crash or checkpoint
+    /// (<https://www.sqlite.org/howtocorrupt.html#_multiple_links_to_the_same_file>).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] for a file with several names.
+    pub(crate) fn one_name(&self) -> Result<()> {
+        let names = match &self.meta {
+            Some(meta) if meta.is_file() => names(meta),
+            _ => 1,
+        };
+        if names <= 1 {
+            return Ok(());
+        }
+        Err(Error::new(
             ErrorKind::Refused,
             format!(
-                "{}: lies on {name}, where the locks or the shared memory of SQLite do not work \
-                 between all who may open it (https://www.sqlite.org/faq.html#q5); move it to a \
-                 local disk, or accept the risk with `Options::any_file_system`",
-                path.display()
+                "{path}: has {names} names (hard links), and opened by two of them it would be \
+                 corrupted, because SQLite names the write-ahead log after the path; find the \
+                 others with `find -samefile`, then remove all but one, or make this one a file of \
+                 its own while nobody has it open",
+                path = self.path.display(),
             ),
-        )),
-        Err(error) => Err(Error::io(
-            format!("{}: cannot learn its file system", place.display()),
-            error,
-        )),
+        ))
+    }
+
+    /// # Errors
+    /// [`ErrorKind::Refused`] for a file system on which SQLite does not work.
+    pub(crate) fn fit_file_system(&self) -> Result<()> {
+        match systems::unfit(self.there) {
+            Ok(None) => Ok(()),
+            Ok(Some(name)) => Err(Error::new(
+                ErrorKind::Refused,
+                format!(
+                    "{}: lies on {name}, where the locks or the shared memory of SQLite do not \
+                     work between all who may open it (https://www.sqlite.org/faq.html#q5); move \
+                     it to a local disk, or accept the risk with `Options::any_file_system`",
+                    self.path.display()
+                ),
+            )),
+            Err(error) => Err(Error::io(
+                format!("{}: cannot learn its file system", self.there.display()),
+                error,
+            )),
+        }
     }
 }
 
-fn regular(path: &Path, meta: &Metadata) -> Result<()> {
-    if meta.is_file() {
-        return Ok(());
-    }
-    let what = if meta.is_dir() {
-        "is a directory; name a file in it"
-    } else {
-        "is neither a file nor missing, but a device, a pipe or a socket"
-    };
-    Err(Error::new(
-        ErrorKind::Refused,
-        format!("{}: {what}", path.display()),
-    ))
-}
-
-/// SQLite names the log after the path. Opened by two of its names a file has
-/// two logs, and is corrupt after the first crash or checkpoint
-/// (<https://www.sqlite.org/howtocorrupt.html#_multiple_links_to_the_same_file>).
 #[cfg(unix)]
-fn one_name(path: &Path, meta: &Metadata) -> Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    if meta.nlink() <= 1 {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::Refused,
-        format!(
-            "{path}: has {names} names (hard links), and opened by two of them it would be \
-             corrupted, because SQLite names the write-ahead log after the path; find the others \
-             with `find -samefile`, then remove all but one, or make this one a file of its own \
-             while nobody has it open",
-            path = path.display(),
-            names = meta.nlink(),
-        ),
-    ))
+fn names(meta: &Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::nlink(meta)
 }
 
 #[cfg(not(unix))]
-fn one_name(_path: &Path, _meta: &Metadata) -> Result<()> {
-    Ok(())
+fn names(_meta: &Metadata) -> u64 {
+    1
 }
 
 /// SQLite would create the target. A link to nowhere is far more often a disk

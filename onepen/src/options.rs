@@ -242,7 +242,9 @@ impl Options {
 
     /// Accepts a SQLite older than 3.51.3, which can corrupt a database in
     /// write-ahead mode when two connections write and checkpoint at the same
-    /// moment (<https://www.sqlite.org/wal.html#walresetbug>). Default: refuse.
+    /// moment (<https://www.sqlite.org/wal.html#walresetbug>); and a second SQLite
+    /// library in this process that has the file open, or may have
+    /// ([`refusals`](crate::refusals)). Default: refuse both.
     pub fn any_sqlite(mut self, accepted: bool) -> Self {
         self.any_sqlite = accepted;
         self

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use rusqlite::{Connection, OpenFlags};
@@ -72,7 +73,7 @@ pub(crate) fn find_or_open(
         Some(id) => id,
         None if options.read_only => return Err(not_there(path)),
         None => {
-            made = Some(create(path)?);
+            made = Some(Made::new(path)?);
             identify(path)?.ok_or_else(|| not_there(path))?
         }
     };
@@ -93,7 +94,13 @@ pub(crate) fn find_or_open(
         share(&shared, options)?;
         return Ok(shared);
     }
+    // A file that is in use here may have any number of descriptors, and one that
+    // is being made has some; any other should have none.
+    if seat.connector.strong_count() == 0 && made.is_none() && Made::none() {
+        crate::refusals::before_opening(path, &options)?;
+    }
     let opened = open(options)?;
+    crate::refusals::after_opening(path, &opened.connector.options)?;
     *seat = Seat {
         shared: Arc::downgrade(&opened),
         connector: Arc::downgrade(&opened.connector),
@@ -142,16 +149,47 @@ fn identify(path: &Path) -> Result<Option<FileId>> {
     file::identify(path).map_err(|error| Error::io(format!("{}", path.display()), error))
 }
 
-/// Lets SQLite create the file: with its permissions, and never through a
-/// descriptor of ours, whose closing would drop locks.
-fn create(path: &Path) -> Result<Connection> {
-    let path = std::path::absolute(path)
-        .map_err(|error| Error::io(format!("{}: not a usable path", path.display()), error))?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    Connection::open_with_flags(&path, flags)
-        .map_err(|error| Error::from(error).with_database(&crate::error::shown(&path)))
+/// A new file, while its first real connection is being opened.
+struct Made {
+    connection: Option<Connection>,
+}
+
+static BEING_MADE: AtomicUsize = AtomicUsize::new(0);
+
+impl Made {
+    /// Lets SQLite create the file: with its permissions, and never through a
+    /// descriptor of ours, whose closing would drop locks.
+    fn new(path: &Path) -> Result<Self> {
+        let path = std::path::absolute(path)
+            .map_err(|error| Error::io(format!("{}: not a usable path", path.display()), error))?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        // Counted before there is a descriptor to be seen.
+        BEING_MADE.fetch_add(1, Ordering::SeqCst);
+        match Connection::open_with_flags(&path, flags) {
+            Ok(connection) => Ok(Self {
+                connection: Some(connection),
+            }),
+            Err(error) => {
+                BEING_MADE.fetch_sub(1, Ordering::SeqCst);
+                Err(Error::from(error).with_database(&crate::error::shown(&path)))
+            }
+        }
+    }
+
+    fn none() -> bool {
+        BEING_MADE.load(Ordering::SeqCst) == 0
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        self.connection = None;
+        // Counted until there is no descriptor to be seen.
+        BEING_MADE.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 fn not_there(path: &Path) -> Error {

@@ -127,3 +127,29 @@ fn spans_and_events_name_calls_and_never_values_or_sql() {
         assert!(!said.contains(secret), "`{secret}` was said:\n{said}");
     }
 }
+
+#[test]
+fn sqlites_own_log_is_heard_with_its_code_and_a_level() {
+    let said = Said::default();
+    let writer = said.clone();
+    let listener = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .finish();
+    onepen::sqlite_log::to_tracing().unwrap();
+    onepen::sqlite_log::to_tracing().unwrap();
+    let listening = tracing_subscriber::util::SubscriberInitExt::set_default(listener);
+    let connection = onepen::threading::MultiThread::open_in_memory().unwrap();
+    assert!(connection.prepare("SELECT * FROM nowhere_at_all").is_err());
+    drop(listening);
+    let said = String::from_utf8(said.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<_> = said
+        .lines()
+        .filter(|line| line.contains("nowhere_at_all"))
+        .collect();
+    // Asked for twice, and said once.
+    let [line] = lines[..] else { panic!("{said}") };
+    for expected in ["WARN", "onepen::sqlite_log", "code=1", "no such table"] {
+        assert!(line.contains(expected), "{line}");
+    }
+}

@@ -1,5 +1,6 @@
 //! The project's own chores: `cargo xtask <verb>`.
 
+mod builds;
 mod compare;
 mod models;
 mod published;
@@ -10,6 +11,8 @@ usage: cargo xtask <verb> [options]
   compare   all contenders of the table \"Must reach\", alternating in one run
             (`cargo xtask compare --help`)
   figures   what `compare --json` wrote, into docs/benchmarks.md
+  builds    the threading tests over SQLITE_THREADSAFE=0, 1 and 2
+            (`cargo xtask builds --help`)
   models    the hand-over of the pen under loom and shuttle, and with planted
             bugs (`cargo xtask models --help`)
 ";
@@ -19,6 +22,7 @@ fn main() {
     let outcome = match words.next().as_deref() {
         Some("compare") => compare::main(words.collect()),
         Some("figures") => published::main(&words.collect::<Vec<_>>()),
+        Some("builds") => builds::main(&words.collect::<Vec<_>>()),
         Some("models") => models::main(words.collect()),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");

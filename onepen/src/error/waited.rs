@@ -24,6 +24,8 @@ pub enum WaitedFor {
     WriteLock,
     /// All reader connections were in use.
     Reader,
+    /// All connections of a pool were in use, or the one that is shared.
+    Connection,
     /// Readers had to finish first (only over a rollback journal).
     Readers,
     /// Another process was opening, closing or recovering the database.
@@ -40,6 +42,7 @@ impl fmt::Display for WaitedFor {
             Self::QueueSpace => "for space in the write queue",
             Self::WriteLock => "for SQLite's write lock",
             Self::Reader => "for a reader connection",
+            Self::Connection => "for a connection",
             Self::Readers => "for readers to finish",
             Self::Opening => "for the database to open",
             Self::Query => "for a query",
@@ -235,6 +238,8 @@ impl Waited {
         match self.what {
             WaitedFor::Nothing | WaitedFor::Query => Contention::None,
             WaitedFor::Pen | WaitedFor::QueueSpace => Contention::OwnWrites,
+            // One section or checkout at a time has it, whether it reads or writes.
+            WaitedFor::Connection => Contention::OwnWrites,
             WaitedFor::Reader => Contention::OwnReads,
             WaitedFor::Readers | WaitedFor::WriteLock | WaitedFor::Opening => outside,
         }
