@@ -45,6 +45,9 @@ pub enum WaitedFor {
     WriteLock,
     /// All reader connections were in use.
     Reader,
+    /// All connections of a [pool](crate::blocks::Pool) were in use, or the one
+    /// that is [shared](crate::blocks::Shared).
+    Connection,
     /// Readers had to finish first (only over a rollback journal).
     Readers,
     /// Another process was opening, closing or recovering the database.
@@ -92,6 +95,7 @@ impl fmt::Display for Waited {
             WaitedFor::QueueSpace => "for space in the write queue",
             WaitedFor::WriteLock => "for SQLite's write lock",
             WaitedFor::Reader => "for a reader connection",
+            WaitedFor::Connection => "for a connection",
             WaitedFor::Readers => "for readers to finish",
             WaitedFor::Opening => "for the database to open",
             WaitedFor::Query => "for a query",
@@ -279,9 +283,19 @@ impl Error {
 
     /// The same failure under a better name, for callers who do not know
     /// SQLite's.
-    pub(crate) fn restated(mut self, kind: ErrorKind, message: &'static str) -> Self {
+    pub(crate) fn restated(
+        mut self,
+        kind: ErrorKind,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
         self.0.kind = kind;
         self.0.message = message.into();
+        self
+    }
+
+    /// With the cause of another error as its own.
+    pub(crate) fn caused_as(mut self, other: Self) -> Self {
+        self.0.source = other.0.source;
         self
     }
 

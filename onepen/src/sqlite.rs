@@ -12,8 +12,11 @@ use std::time::Instant;
 
 use rusqlite::{Connection, ffi};
 
+use crate::blocks::raw::finalize_forgotten;
+use crate::blocks::retry::{Class, Stopped, again};
+use crate::blocks::transaction::outcome_of_failed_commit;
 use crate::connection::{Connector, POLL, Role};
-use crate::engine::{CommitError, Engine, Patience};
+use crate::engine::{CommitError, Engine, Patience, gave_up};
 use crate::error::{Error, ErrorKind, Outcome, Result, Waited, WaitedFor};
 use crate::pen::READERS;
 use crate::raw::{self, Control, Guards};
@@ -48,7 +51,7 @@ impl std::ops::Deref for Sweeping {
 
 impl Drop for Sweeping {
     fn drop(&mut self) {
-        raw::finalize_forgotten(&self.0);
+        finalize_forgotten(&self.0);
     }
 }
 
@@ -207,23 +210,27 @@ impl Engine for SqliteEngine {
                 outcome: Outcome::NotCommitted,
             });
         };
-        loop {
-            let code = live.commit.run();
-            if code == ffi::SQLITE_OK {
+        // BUSY, over a rollback journal: a stranger still reads (ours are held
+        // back). The transaction stays open, SQLite keeps new readers out
+        // meanwhile, and COMMIT may be tried again.
+        let committed = again(
+            patience,
+            |_| POLL,
+            || match live.commit.run() {
+                ffi::SQLITE_OK => Ok(()),
+                code => Err(code),
+            },
+            |code, _| code & 0xff == ffi::SQLITE_BUSY,
+        );
+        match committed {
+            Ok(()) => {
                 self.let_readers_go();
-                return Ok(());
+                Ok(())
             }
-            if code & 0xff == ffi::SQLITE_BUSY && patience.exhausted().is_none() {
-                // Over a rollback journal: a stranger still reads (ours are held
-                // back). The transaction stays open, SQLite keeps new readers
-                // out meanwhile, and COMMIT may be tried again.
-                crate::sync::pause(POLL);
-                continue;
-            }
-            return Err(CommitError {
+            Err(Stopped::Failed(code) | Stopped::GaveUp(_, code)) => Err(CommitError {
                 error: Arc::new(raw::failure(&live.connection, code)),
                 outcome: outcome_of_failed_commit(code),
-            });
+            }),
         }
     }
 
@@ -277,7 +284,7 @@ impl Engine for SqliteEngine {
                 let left_open = !connection.is_autocommit();
                 // What it forgot would keep the connection open, and with it the
                 // transaction.
-                raw::finalize_forgotten(&connection);
+                finalize_forgotten(&connection);
                 left_open
             }
             None => false,
@@ -326,7 +333,7 @@ impl SqliteEngine {
     }
 
     #[cold]
-    fn begin_slowly(&self, mut code: i32, patience: &dyn Patience) -> Result<()> {
+    fn begin_slowly(&self, code: i32, patience: &dyn Patience) -> Result<()> {
         event!(
             DEBUG,
             "the write lock is held outside this pen",
@@ -334,48 +341,26 @@ impl SqliteEngine {
         );
         let live = self.live()?;
         let since = Instant::now();
-        loop {
-            match code & 0xff {
-                ffi::SQLITE_OK => return Ok(()),
-                ffi::SQLITE_BUSY | ffi::SQLITE_PROTOCOL => {}
-                _ => {
-                    return Err(self
-                        .connector
-                        .context(raw::failure(&live.connection, code).into()));
+        let mut first = Some(code);
+        let begun = again(
+            patience,
+            |_| POLL,
+            || match first.take().unwrap_or_else(|| live.begin.run()) {
+                ffi::SQLITE_OK => Ok(()),
+                code => Err(code),
+            },
+            |code, _| Class::of_code(*code).is_some_and(Class::is_others_doing),
+        );
+        begun
+            .map_err(|stopped| match stopped {
+                Stopped::Failed(code) => raw::failure(&live.connection, code).into(),
+                Stopped::GaveUp(why, code) => {
+                    let mut waited = Waited::new(WaitedFor::WriteLock, since.elapsed());
+                    waited.holder = Some("another process, or another library in this one".into());
+                    let error = raw::failure(&live.connection, code);
+                    gave_up(why, waited).with_source(error)
                 }
-            }
-            if let Some(why) = patience.exhausted() {
-                let mut waited = Waited::new(WaitedFor::WriteLock, since.elapsed());
-                waited.holder = Some("another process, or another library in this one".into());
-                let error = raw::failure(&live.connection, code);
-                return Err(self
-                    .connector
-                    .context(crate::pen::gave_up(why, waited).with_source(error)));
-            }
-            crate::sync::pause(POLL);
-            code = live.begin.run();
-        }
-    }
-}
-
-/// What a failed COMMIT means.
-///
-/// Only failures that SQLite reports before it asked the disk for anything
-/// (CORRUPT is one met earlier in the transaction, INTERRUPT comes before the
-/// first instruction), or after the disk took nothing (FULL is a write that did
-/// not happen), are certain. After any other the commit frame may be in the file, where the next
-/// recovery will find it: `reliability` tests show exactly that for a failed
-/// fsync.
-pub(crate) fn outcome_of_failed_commit(code: i32) -> Outcome {
-    match code & 0xff {
-        ffi::SQLITE_BUSY
-        | ffi::SQLITE_CONSTRAINT
-        | ffi::SQLITE_CORRUPT
-        | ffi::SQLITE_FULL
-        | ffi::SQLITE_INTERRUPT
-        | ffi::SQLITE_READONLY
-        | ffi::SQLITE_MISUSE
-        | ffi::SQLITE_ERROR => Outcome::NotCommitted,
-        _ => Outcome::Unknown,
+            })
+            .map_err(|error| self.connector.context(error))
     }
 }
