@@ -293,9 +293,6 @@ impl<'c, B: Behavior> Transaction<'c, B> {
                 .map_or(ffi::SQLITE_ERROR, |error| error.extended_code);
             return Err(Error::commit(&error.into(), outcome_of_failed_commit(code)));
         }
-        if raw::holds(connection) != Holds::Nothing {
-            self.reset_forgotten(); // it would keep the snapshot
-        }
         Ok(())
     }
 
@@ -468,6 +465,9 @@ impl<B: Behavior> Drop for Transaction<'_, B> {
     fn drop(&mut self) {
         if !self.connection.is_autocommit() {
             let _ = control(self.connection, "ROLLBACK");
+        }
+        if raw::holds(self.connection) != Holds::Nothing {
+            self.reset_forgotten(); // it would keep the snapshot
         }
     }
 }
