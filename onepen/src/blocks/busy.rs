@@ -11,7 +11,6 @@
 //! within a shared cache (LOCKED).
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -21,7 +20,7 @@ use super::raw_busy;
 use crate::cancel::CancelToken;
 use crate::engine::{GiveUp, Patience, Until, gave_up};
 use crate::error::{Error, Result, Waited, WaitedFor};
-use crate::sync::lock;
+use crate::sync::{Arc, Mutex, lock};
 
 /// A wait that is going on, as a handler sees it.
 #[derive(Debug)]

@@ -10,10 +10,10 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, TryLockError, Weak};
+use std::sync::{TryLockError, Weak};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::sync::lock;
+use crate::sync::{Arc, Mutex, lock};
 
 type Open<C> = Box<dyn Fn() -> Result<C> + Send + Sync>;
 

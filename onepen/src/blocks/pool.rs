@@ -17,7 +17,6 @@ use std::ops::{Deref, DerefMut};
 use std::panic::Location;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Mutex;
 use std::task::{Context, Poll, ready};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
@@ -30,7 +29,7 @@ use super::{Wait, raw};
 use crate::engine::gave_up;
 use crate::error::{Error, Result, Waited, WaitedFor};
 use crate::file::{self, FileId};
-use crate::sync::{Arc, lock};
+use crate::sync::{Arc, Mutex, lock};
 
 /// How often the file's name is looked at, for each connection.
 const LOOK_AT_FILE: Duration = Duration::from_secs(1);

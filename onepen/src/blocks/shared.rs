@@ -7,7 +7,6 @@
 
 use std::fmt;
 use std::panic::Location;
-use std::sync::Mutex;
 use std::time::Instant;
 
 use super::inside::{self, Inside};
@@ -17,7 +16,7 @@ use super::transaction::{Deferred, Immediate, Transaction};
 use super::{Pool, Wait, WritePermit};
 use crate::engine::gave_up;
 use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
-use crate::sync::{Arc, lock};
+use crate::sync::{Arc, Mutex, lock};
 
 struct Inner {
     line: Arc<Line>,
