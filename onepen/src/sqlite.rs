@@ -16,9 +16,8 @@ use crate::blocks::raw::finalize_forgotten;
 use crate::blocks::retry::{Class, Stopped, again};
 use crate::blocks::transaction::outcome_of_failed_commit;
 use crate::connection::{Connector, POLL, Role};
-use crate::engine::{CommitError, Engine, Patience, gave_up};
-use crate::error::{Error, ErrorKind, Outcome, Result, Waited, WaitedFor};
-use crate::pen::READERS;
+use crate::engine::{CommitError, Engine, Patience, Witness, gave_up};
+use crate::error::{Error, ErrorKind, Holder, Outcome, Result, Waited, WaitedFor};
 use crate::raw::{self, Control, Guards};
 use crate::readers::Readers;
 use crate::trace::event;
@@ -208,20 +207,22 @@ impl Engine for SqliteEngine {
             return Err(CommitError {
                 error: Arc::new(rusqlite::Error::InvalidQuery),
                 outcome: Outcome::NotCommitted,
+                holder: None,
             });
         };
+        let code = live.commit.run();
+        if code == ffi::SQLITE_OK {
+            self.let_readers_go();
+            return Ok(());
+        }
         // BUSY, over a rollback journal: a stranger still reads (ours are held
         // back). The transaction stays open, SQLite keeps new readers out
         // meanwhile, and COMMIT may be tried again.
-        let committed = again(
-            patience,
-            |_| POLL,
-            || match live.commit.run() {
-                ffi::SQLITE_OK => Ok(()),
-                code => Err(code),
-            },
-            |code, _| code & 0xff == ffi::SQLITE_BUSY,
-        );
+        let strangers = &self.connector.strangers;
+        let patience = strangers.notice(patience, WaitedFor::Readers, Instant::now());
+        let committed = first_then(code, &live.commit, &patience, |code| {
+            code & 0xff == ffi::SQLITE_BUSY
+        });
         match committed {
             Ok(()) => {
                 self.let_readers_go();
@@ -230,6 +231,10 @@ impl Engine for SqliteEngine {
             Err(Stopped::Failed(code) | Stopped::GaveUp(_, code)) => Err(CommitError {
                 error: Arc::new(raw::failure(&live.connection, code)),
                 outcome: outcome_of_failed_commit(code),
+                holder: match code & 0xff {
+                    ffi::SQLITE_BUSY => strangers.who(WaitedFor::Readers),
+                    _ => None,
+                },
             }),
         }
     }
@@ -317,7 +322,7 @@ impl SqliteEngine {
         let since = Instant::now();
         if let Err(why) = readers.make_way(self.connector.options.reader_hold, patience) {
             let mut waited = Waited::new(WaitedFor::Readers, since.elapsed());
-            waited.holder = Some(READERS.into());
+            waited.holder = Some(Holder::own_reads());
             return Err(self.connector.context(crate::pen::gave_up(why, waited)));
         }
         self.holding.set(true);
@@ -341,26 +346,39 @@ impl SqliteEngine {
         );
         let live = self.live()?;
         let since = Instant::now();
-        let mut first = Some(code);
-        let begun = again(
-            patience,
-            |_| POLL,
-            || match first.take().unwrap_or_else(|| live.begin.run()) {
-                ffi::SQLITE_OK => Ok(()),
-                code => Err(code),
-            },
-            |code, _| Class::of_code(*code).is_some_and(Class::is_others_doing),
-        );
-        begun
-            .map_err(|stopped| match stopped {
-                Stopped::Failed(code) => raw::failure(&live.connection, code).into(),
-                Stopped::GaveUp(why, code) => {
-                    let mut waited = Waited::new(WaitedFor::WriteLock, since.elapsed());
-                    waited.holder = Some("another process, or another library in this one".into());
-                    let error = raw::failure(&live.connection, code);
-                    gave_up(why, waited).with_source(error)
-                }
-            })
-            .map_err(|error| self.connector.context(error))
+        let patience = (self.connector.strangers).notice(patience, WaitedFor::WriteLock, since);
+        let begun = first_then(code, &live.begin, &patience, |code| {
+            Class::of_code(code).is_some_and(Class::is_others_doing)
+        });
+        begun.map_err(|stopped| match stopped {
+            Stopped::Failed(code) => {
+                let error = raw::failure(&live.connection, code);
+                self.connector.context(error.into())
+            }
+            Stopped::GaveUp(why, code) => {
+                let waited = Waited::new(WaitedFor::WriteLock, since.elapsed());
+                let error = raw::failure(&live.connection, code);
+                let error = gave_up(why, waited).with_source(error);
+                self.connector.blame(self.connector.context(error))
+            }
+        })?;
+        self.connector.strangers.gone();
+        Ok(())
     }
+}
+
+/// Runs BEGIN or COMMIT again, which has answered `code`, while that is `worth`
+/// it and `patience` lasts.
+fn first_then(
+    code: i32,
+    statement: &Control,
+    patience: &dyn Patience,
+    worth: impl Fn(i32) -> bool,
+) -> Result<(), Stopped<i32>> {
+    let mut first = Some(code);
+    let run = || match first.take().unwrap_or_else(|| statement.run()) {
+        ffi::SQLITE_OK => Ok(()),
+        code => Err(code),
+    };
+    again(patience, |_| POLL, run, |code, _| worth(*code))
 }

@@ -6,6 +6,7 @@ use rusqlite::{CachedStatement, Connection, Params, Row};
 
 use crate::blocks::transaction::part_of;
 use crate::error::{Error, ErrorKind, Result};
+use crate::params::Sent;
 use crate::query;
 use crate::sqlite::SqliteEngine;
 
@@ -58,6 +59,13 @@ impl<'a> WriteTx<'a> {
     pub fn execute<P: Params>(&self, sql: &str, params: P) -> Result<usize> {
         self.prepare(sql)?
             .execute(params)
+            .map_err(|error| self.explain(error))
+    }
+
+    /// [`execute`](Self::execute) with parameters that travelled here.
+    pub(crate) fn run(&self, sql: &str, params: &impl Sent) -> Result<usize> {
+        params
+            .execute(&mut *self.prepare(sql)?)
             .map_err(|error| self.explain(error))
     }
 

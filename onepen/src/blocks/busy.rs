@@ -18,12 +18,12 @@ use rusqlite::Connection;
 use super::Schedule;
 use super::raw_busy;
 use crate::cancel::CancelToken;
-use crate::engine::{GiveUp, Patience, Until, gave_up};
-use crate::error::{Error, Result, Waited, WaitedFor};
+use crate::engine::{GiveUp, Patience, Until, Witness, gave_up};
+use crate::error::{Error, Holder, Result, Waited, WaitedFor};
+use crate::strangers::Strangers;
 use crate::sync::{Arc, Mutex, lock};
 
 /// A wait that is going on, as a handler sees it.
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct BusyWait<'a> {
     /// How often the handler was asked before in this wait: 0 the first time.
@@ -34,15 +34,25 @@ pub struct BusyWait<'a> {
     /// file. With ATTACH there are several, and SQLite does not say which of
     /// them is locked.
     pub database: Option<&'a Path>,
-    holder: Option<&'a FindHolder>,
+    strangers: Option<&'a Strangers>,
 }
 
 impl BusyWait<'_> {
-    /// Who has the lock, in words, if the handler was told
-    /// [how to find out](BusyHandler::find_holder_with) and that succeeds. Looked
-    /// up at each call.
-    pub fn holder(&self) -> Option<String> {
-        (self.holder?.0)(self.database?)
+    /// Who has the write lock, if that can be seen (Linux). Looked up at each
+    /// call, in the list of locks of the operating system
+    /// ([`onepen_lock::holders`]): it takes its time, so not at every attempt.
+    pub fn holder(&self) -> Option<Holder> {
+        self.strangers?.who(WaitedFor::WriteLock)
+    }
+}
+
+impl std::fmt::Debug for BusyWait<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BusyWait")
+            .field("attempt", &self.attempt)
+            .field("waited", &self.waited)
+            .field("database", &self.database)
+            .finish_non_exhaustive()
     }
 }
 
@@ -54,16 +64,6 @@ pub enum Busy {
     TryAgainAfter(Duration),
     /// Let the statement fail with BUSY.
     GiveUp,
-}
-
-type Find = dyn Fn(&Path) -> Option<String> + Send + Sync;
-
-struct FindHolder(Box<Find>);
-
-impl std::fmt::Debug for FindHolder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a function")
-    }
 }
 
 type Decide = Box<dyn FnMut(&BusyWait<'_>) -> Busy + Send>;
@@ -110,7 +110,6 @@ pub struct BusyHandler {
     timeout: EffectiveTimeout,
     decide: Decide,
     cancel: Option<CancelToken>,
-    holder: Option<FindHolder>,
 }
 
 impl BusyHandler {
@@ -132,7 +131,6 @@ impl BusyHandler {
             timeout: EffectiveTimeout::UpToClosure,
             decide: Box::new(decide),
             cancel: None,
-            holder: None,
         }
     }
 
@@ -163,7 +161,6 @@ impl BusyHandler {
         };
         Self {
             cancel: self.cancel,
-            holder: self.holder,
             ..Self::following(schedule, timeout)
         }
     }
@@ -172,16 +169,6 @@ impl BusyHandler {
     /// later ones: they fail with BUSY ([`BusyControl::explain`] tells why).
     pub fn cancel_with(mut self, token: &CancelToken) -> Self {
         self.cancel = Some(token.clone());
-        self
-    }
-
-    /// How to find out who has the lock of a file, for [`BusyWait::holder`] and
-    /// for [`BusyControl::explain`].
-    pub fn find_holder_with(
-        mut self,
-        find: impl Fn(&Path) -> Option<String> + Send + Sync + 'static,
-    ) -> Self {
-        self.holder = Some(FindHolder(Box::new(find)));
         self
     }
 
@@ -203,8 +190,11 @@ impl BusyHandler {
         let shared = Arc::new(Shared {
             cancel: Mutex::new(self.cancel),
             last: Mutex::new(None),
+            strangers: database.as_deref().map(|path| {
+                let name = crate::error::shown(path);
+                Strangers::new(path, &name, None)
+            }),
             database,
-            holder: self.holder,
         });
         let waiting = Waiting {
             shared: Arc::clone(&shared),
@@ -292,7 +282,7 @@ impl BusyControl {
             return error.into();
         };
         let mut waited = Waited::new(WaitedFor::WriteLock, how_long);
-        waited.holder = holder.map(Into::into);
+        waited.holder = holder;
         gave_up(why, waited).with_source(error)
     }
 }
@@ -308,9 +298,9 @@ impl std::fmt::Debug for BusyControl {
 struct Shared {
     cancel: Mutex<Option<CancelToken>>,
     /// How the last wait in vain ended.
-    last: Mutex<Option<(GiveUp, Duration, Option<String>)>>,
+    last: Mutex<Option<(GiveUp, Duration, Option<Holder>)>>,
     database: Option<PathBuf>,
-    holder: Option<FindHolder>,
+    strangers: Option<Strangers>,
 }
 
 /// What SQLite has a pointer to.
@@ -340,7 +330,7 @@ impl Waiting {
                 since.elapsed()
             },
             database: self.shared.database.as_deref(),
-            holder: self.shared.holder.as_ref(),
+            strangers: self.shared.strangers.as_ref(),
         };
         let token = lock(&self.shared.cancel).clone();
         let patience = Until {

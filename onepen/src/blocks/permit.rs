@@ -24,7 +24,7 @@ use super::Wait;
 use super::inside::{self, Inside};
 use super::line::{Left, Line, Waiting};
 use crate::engine::{GiveUp, Patience, gave_up};
-use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
+use crate::error::{self, Error, ErrorKind, Result, Waited, WaitedFor};
 use crate::file::{self, FileId};
 use crate::sync::{Arc, lock};
 
@@ -93,15 +93,15 @@ impl Turns {
         Inside::is_in(self.id)
     }
 
-    /// Who has the turn, in words, if it is somebody with a permit.
-    pub(crate) fn holder(&self) -> Option<Arc<str>> {
+    /// Who has the turn, if it is somebody with a permit.
+    pub(crate) fn holder(&self) -> Option<error::Holder> {
         let Holder {
             since,
             thread,
             place,
         } = (*lock(&self.holder))?;
-        let since = since.elapsed();
-        Some(format!("a write permit taken at {place} on {thread:?} since {since:.1?}").into())
+        let what = format!("a write permit taken at {place} on {thread:?}");
+        Some(error::Holder::here(what, Some(since.elapsed())))
     }
 }
 
@@ -250,7 +250,8 @@ impl WritePermit {
     fn in_vain(&self, why: GiveUp, since: Instant) -> Error {
         let mut waited = Waited::new(WaitedFor::Pen, since.elapsed());
         let holder = self.turns.holder();
-        waited.holder = holder.or_else(|| Some("a write of `Database`".into()));
+        let pen = || Some(error::Holder::here("a write of `Database`", None));
+        waited.holder = holder.or_else(pen);
         self.context(gave_up(why, waited))
     }
 

@@ -27,7 +27,7 @@ use super::line::{Left, Line, Waiting};
 use super::tracked::{Leftover, Listener, Tracked, report};
 use super::{Wait, raw};
 use crate::engine::gave_up;
-use crate::error::{Error, Result, Waited, WaitedFor};
+use crate::error::{Error, Holder, Result, Waited, WaitedFor};
 use crate::file::{self, FileId};
 use crate::sync::{Arc, Mutex, lock};
 
@@ -396,8 +396,8 @@ impl Inner {
         }
     }
 
-    /// Who has the connections, in words.
-    fn holders(&self) -> Option<Arc<str>> {
+    /// Who has the connections.
+    fn holders(&self) -> Option<Holder> {
         let desk = lock(&self.desk);
         let mut places: HashMap<Place, (u32, Duration)> = HashMap::new();
         for (place, since) in desk.out.values() {
@@ -414,7 +414,7 @@ impl Inner {
                 format!("{count} taken at {place} since {longest:.1?}")
             })
             .collect();
-        (!words.is_empty()).then(|| words.join(", ").into())
+        (!words.is_empty()).then(|| Holder::here(words.join(", "), None))
     }
 
     fn give_back(&self, mut kept: Kept, checkout: u64) {

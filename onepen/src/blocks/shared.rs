@@ -15,7 +15,7 @@ use super::tracked::{Tracked, report};
 use super::transaction::{Deferred, Immediate, Transaction};
 use super::{Pool, Wait, WritePermit};
 use crate::engine::gave_up;
-use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
+use crate::error::{Error, ErrorKind, Holder, Result, Waited, WaitedFor};
 use crate::sync::{Arc, Mutex, lock};
 
 struct Inner {
@@ -227,8 +227,7 @@ impl Shared {
         };
         let mut waited = Waited::new(WaitedFor::Connection, since.elapsed());
         waited.holder = lock(&self.inner.holder).map(|(since, place)| {
-            let since = since.elapsed();
-            format!("a closure at {place} since {since:.1?}").into()
+            Holder::here(format!("a closure at {place}"), Some(since.elapsed()))
         });
         gave_up(why, waited)
     }

@@ -12,7 +12,7 @@ use super::Pen;
 use crate::blocks::inside::Inside;
 use crate::blocks::permit::Turns;
 use crate::engine::{Engine, GiveUp, Patience};
-use crate::sync::Arc;
+use crate::error::Holder;
 
 /// A queue for the write lock that reaches beyond this process. Advisory: it
 /// may grant a turn wrongly, and then only fairness suffers.
@@ -29,8 +29,8 @@ pub(crate) trait WriteLock: Send + Sync {
     fn is_held_here(&self) -> bool {
         false
     }
-    /// Who has the turn instead of us, in words, if that is known.
-    fn holder(&self) -> Option<Arc<str>> {
+    /// Who has the turn instead of us, if that is known.
+    fn holder(&self) -> Option<Holder> {
         None
     }
 }
@@ -52,7 +52,7 @@ impl WriteLock for Turns {
         Self::is_held_here(self)
     }
 
-    fn holder(&self) -> Option<Arc<str>> {
+    fn holder(&self) -> Option<Holder> {
         Self::holder(self)
     }
 }
