@@ -1,4 +1,29 @@
-//! The building blocks.
+//! The building blocks, for people who keep their connections themselves.
+//!
+//! [`Database`](crate::Database) puts these together and has the rules built in.
+//! Here they are one by one, over plain [`rusqlite::Connection`]s, for a program
+//! or an ORM that has connections already. They go together as you like.
+//!
+//! | block | what goes wrong without it |
+//! |---|---|
+//! | [`PerThread`]: a connection for each thread | connections of threads that are gone stay open |
+//! | [`Pool`]: a bounded number of them | the next user finds himself in the last one's transaction |
+//! | [`Shared`], [`SharedWrites`]: one for all | a thread joins another's transaction, and is rolled back with it |
+//! | [`WritePermit`]: whose turn it is to write | whoever came last is served first; "database is locked" |
+//! | [`Transaction`], [`Transactions`] | lost updates; BUSY at once, whatever the timeout |
+//! | [`BusyHandler`] | a wait for a lock that nothing can end |
+//! | [`Retry`], [`Class`] | repeating for ever what cannot succeed |
+//! | [`Tracked`]: a connection that knows where things began | a transaction is open, and nobody knows whose |
+//!
+//! Each has a page in the repository, with a program that fails without it:
+//! `docs/guide`.
+//!
+//! What waits, waits in order (save for SQLite's own lock, which knows none), has
+//! a deadline and can be cancelled ([`Wait`]), and says in its error who was in
+//! the way.
+//!
+//! For connections of other libraries: [`PerThread`], [`WritePermit`] and
+//! [`Class::of_code`] do not care whose they are.
 
 mod busy;
 pub(crate) mod inside;
@@ -39,4 +64,23 @@ fn polled_again() -> crate::Error {
 
 fn closed() -> crate::Error {
     crate::Error::new(crate::ErrorKind::Closed, "it was closed")
+}
+
+// The pages of the guide are compiled and run with the other examples.
+#[cfg(doctest)]
+mod guide {
+    #[doc = include_str!("../../../docs/guide/busy.md")]
+    struct Busy;
+    #[doc = include_str!("../../../docs/guide/connection-per-thread.md")]
+    struct ConnectionPerThread;
+    #[doc = include_str!("../../../docs/guide/pool.md")]
+    struct Pool;
+    #[doc = include_str!("../../../docs/guide/retry.md")]
+    struct Retry;
+    #[doc = include_str!("../../../docs/guide/shared-connection.md")]
+    struct SharedConnection;
+    #[doc = include_str!("../../../docs/guide/transactions.md")]
+    struct Transactions;
+    #[doc = include_str!("../../../docs/guide/write-permit.md")]
+    struct WritePermit;
 }

@@ -31,9 +31,15 @@ fn closures_have_the_connection_in_the_order_they_came() {
             let (shared, order) = (&shared, &order);
             scope.spawn(move || {
                 if n % 2 == 0 {
-                    shared.write(|_| Ok(order.lock().unwrap().push(n)))
+                    shared.write(|_| {
+                        order.lock().unwrap().push(n);
+                        Ok(())
+                    })
                 } else {
-                    shared.read(|_| Ok(order.lock().unwrap().push(n)))
+                    shared.read(|_| {
+                        order.lock().unwrap().push(n);
+                        Ok(())
+                    })
                 }
             });
             until("it waits", || shared.waiting() == n + 1);
