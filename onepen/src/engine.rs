@@ -59,6 +59,10 @@ pub(crate) trait Bystanders: Send + Sync {
 pub(crate) trait Patience {
     /// `None`: go on waiting.
     fn exhausted(&self) -> Option<GiveUp>;
+    /// When it ends, if that is known.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
 }
 
 /// Why a wait ended without what was waited for.
@@ -87,6 +91,10 @@ impl Patience for Until<'_> {
         self.deadline
             .is_some_and(|at| Instant::now() >= at)
             .then_some(GiveUp::Deadline)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 }
 

@@ -43,6 +43,9 @@ pub enum WaitedFor {
     /// SQLite's write lock was held by somebody who does not use this pen:
     /// another process, or another library in this one.
     WriteLock,
+    /// It was the turn of another process, of those that queue for the write lock
+    /// with this one ([`Options::gate`](crate::Options::gate)).
+    Turn,
     /// All reader connections were in use.
     Reader,
     /// Readers had to finish first (only over a rollback journal).
@@ -91,6 +94,7 @@ impl fmt::Display for Waited {
             WaitedFor::Pen => "for the pen",
             WaitedFor::QueueSpace => "for space in the write queue",
             WaitedFor::WriteLock => "for SQLite's write lock",
+            WaitedFor::Turn => "for this process's turn to write",
             WaitedFor::Reader => "for a reader connection",
             WaitedFor::Readers => "for readers to finish",
             WaitedFor::Opening => "for the database to open",

@@ -159,6 +159,8 @@ impl<E: Engine> Pen<E> {
             WaitedFor::QueueSpace
         } else if self.readers_are_awaited() {
             WaitedFor::Readers
+        } else if self.at_gate.load(std::sync::atomic::Ordering::Relaxed) {
+            WaitedFor::Turn
         } else if self.at_write_lock.load(Ordering::Relaxed) {
             WaitedFor::WriteLock
         } else {
@@ -169,6 +171,7 @@ impl<E: Engine> Pen<E> {
         waited.holder = match what {
             WaitedFor::WriteLock => Some("another process, or another library in this one".into()),
             WaitedFor::Readers => Some(super::READERS.into()),
+            WaitedFor::Turn => self.write_lock.holder().0,
             _ => state.holder.describe(),
         };
         waited

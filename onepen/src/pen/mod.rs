@@ -140,6 +140,9 @@ pub(crate) struct Pen<E> {
     admitted: WaitWord,
     /// The holder is waiting for a lock outside this process.
     pub(crate) at_write_lock: AtomicBool,
+    /// The holder is waiting for its turn between processes. Only errors tell of
+    /// it, so no model needs to see it.
+    pub(crate) at_gate: std::sync::atomic::AtomicBool,
     timer: Arc<dyn Timer>,
     /// Whose turn it is, between processes.
     pub(crate) write_lock: Arc<dyn WriteLock>,
@@ -180,6 +183,7 @@ impl<E: Engine> Pen<E> {
             writer: WaitWord::new(),
             admitted: WaitWord::new(),
             at_write_lock: AtomicBool::new(false),
+            at_gate: std::sync::atomic::AtomicBool::new(false),
             timer,
             write_lock,
             limits,
@@ -282,7 +286,7 @@ impl<E: Engine> Pen<E> {
         wake
     }
 
-    /// How many writes wait for the pen.
+    /// How many writes wait for the pen, those that are claimed not counted.
     pub(crate) fn queue_len(&self) -> usize {
         let state = lock(&self.state);
         state.queue.len() + state.lobby.len()

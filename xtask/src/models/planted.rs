@@ -502,7 +502,7 @@ fn run_one(tests: &Path, scenario: &str) -> Result<(Fate, String), Failure> {
     Ok((fate, output))
 }
 
-/// A workspace with nothing but the library in it.
+/// A workspace with nothing in it but the library and what it is built on.
 struct Copy {
     original: PathBuf,
     root: PathBuf,
@@ -519,14 +519,16 @@ impl Copy {
             .lines()
             .map(|line| match line.split_once(" = ") {
                 Some((key @ ("members" | "default-members"), _)) => {
-                    format!("{key} = [\"onepen\"]\n")
+                    format!("{key} = [\"onepen-lock\", \"onepen\"]\n")
                 }
                 _ => format!("{line}\n"),
             })
             .collect();
         std::fs::write(root.join("Cargo.toml"), manifest)?;
         std::fs::copy(original.join("Cargo.lock"), root.join("Cargo.lock"))?;
-        copy_dir(&original.join("onepen"), &root.join("onepen"))?;
+        for package in ["onepen-lock", "onepen"] {
+            copy_dir(&original.join(package), &root.join(package))?;
+        }
         Ok(Self {
             original: original.to_path_buf(),
             root: root.to_path_buf(),
