@@ -164,7 +164,9 @@ fn actor() {
     let label = std::env::var("ONEPEN_GATE_LABEL").unwrap();
     let gate = Gate::join(&database, &label).unwrap();
     let seat = gate.seat();
+    // Whoever has the turn for long has to hold SQLite's lock, or is passed over.
     let mut locked = None;
+    let lock = |locked: &mut Option<std::fs::File>| *locked = Some(lock_for_writing(&database));
     say("here");
     for line in std::io::stdin().lines() {
         let line = line.unwrap();
@@ -172,7 +174,12 @@ fn actor() {
         let word = words.next().unwrap();
         let mut number = || words.next().unwrap().parse::<u64>().unwrap();
         match word {
-            "take" => say(take(&seat, None)),
+            "take" => {
+                let answer = take(&seat, None);
+                lock(&mut locked);
+                say(answer);
+            }
+            "take_only" => say(take(&seat, None)),
             "take_within_ms" => {
                 let until = Instant::now() + Duration::from_millis(number());
                 say(take(&seat, Some(until)));
@@ -181,33 +188,34 @@ fn actor() {
                 let waited = seat.take(None, None, &|| true);
                 say(&format!("{waited:?}"));
             }
-            "try" => say(if seat.try_take(Some("a try")) {
-                "yes"
-            } else {
-                "no"
-            }),
+            "try" => {
+                let taken = seat.try_take(Some("a try"));
+                if taken {
+                    lock(&mut locked);
+                }
+                say(if taken { "yes" } else { "no" });
+            }
             "pass" => {
+                locked = None;
                 seat.pass_on(1, 1, || false);
                 say("passed");
             }
             // Keeps the turn for the next write, and says whether it was kept.
             "pass_and_take" => {
+                locked = None;
                 seat.pass_on(1, 1, || true);
-                say(if seat.try_take(None) { "kept" } else { "lost" });
+                let kept = seat.try_take(None);
+                if kept {
+                    lock(&mut locked);
+                }
+                say(if kept { "kept" } else { "lost" });
             }
             "keep" => {
+                locked = None;
                 seat.pass_on(1, 1, || true);
                 say("kept");
             }
             "others" => say(&seat.others_are_waiting().to_string()),
-            "lock" => {
-                locked = Some(lock_for_writing(&database));
-                say("locked");
-            }
-            "unlock" => {
-                locked = None;
-                say("unlocked");
-            }
             "fork" => say(&fork(&seat)),
             other => panic!("what is `{other}`?"),
         }
@@ -243,7 +251,7 @@ fn lock_for_writing(database: &Path) -> std::fs::File {
         lock.l_whence = libc::SEEK_SET as i16;
         lock.l_start = 120;
         lock.l_len = 1;
-        libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw mut lock)
+        libc::fcntl(file.as_raw_fd(), libc::F_SETLKW, &raw mut lock)
     };
     assert_eq!(refused, 0);
     file
