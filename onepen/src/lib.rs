@@ -177,6 +177,7 @@ mod engine;
 mod error;
 mod file;
 mod fork;
+mod gate;
 mod keyed;
 mod keys;
 mod migrate;

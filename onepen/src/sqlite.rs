@@ -18,6 +18,7 @@ use crate::blocks::transaction::outcome_of_failed_commit;
 use crate::connection::{Connector, POLL, Role};
 use crate::engine::{CommitError, Engine, Patience, Witness, gave_up};
 use crate::error::{Error, ErrorKind, Holder, Outcome, Result, Waited, WaitedFor};
+use crate::gate::Others;
 use crate::raw::{self, Control, Guards};
 use crate::readers::Readers;
 use crate::trace::event;
@@ -93,6 +94,7 @@ pub(crate) struct SqliteEngine {
     holding: Cell<bool>,
     /// The connection itself was in foreign hands: its hooks may be gone.
     exposed: Cell<bool>,
+    others: Arc<Others>,
 }
 
 impl SqliteEngine {
@@ -111,7 +113,14 @@ impl SqliteEngine {
             hold,
             holding: Cell::new(false),
             exposed: Cell::new(false),
+            others: Arc::new(Others::none("nobody was asked")),
         })
+    }
+
+    /// Whoever else writes to the file.
+    pub(crate) fn among(mut self, others: &Arc<Others>) -> Self {
+        self.others = Arc::clone(others);
+        self
     }
 
     /// The connection, which is there whenever foreign code runs.
@@ -155,6 +164,11 @@ impl SqliteEngine {
         let result = run(&live.connection);
         live.guards.allow_savepoints(false);
         Ok(result)
+    }
+
+    /// How many others wait to write.
+    pub(crate) fn others_are_waiting(&self) -> usize {
+        self.others.how_many()
     }
 
     pub(crate) fn take_refusal(&self) -> Option<&'static str> {
@@ -344,6 +358,7 @@ impl SqliteEngine {
             "the write lock is held outside this pen",
             database = &*self.connector.name
         );
+        self.others.write_lock.met_a_stranger();
         let live = self.live()?;
         let since = Instant::now();
         let patience = (self.connector.strangers).notice(patience, WaitedFor::WriteLock, since);
