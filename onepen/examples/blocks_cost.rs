@@ -128,11 +128,8 @@ fn main() -> onepen::Result<()> {
     let (mut rusqlites, mut ours, mut retried) = (connect()?, connect()?, connect()?);
     let mut turns = connect()?;
     let update = |connection: &Connection| {
-        connection
-            .prepare_cached(WRITE)
-            .unwrap()
-            .execute(())
-            .unwrap();
+        let mut statement = connection.prepare_cached(WRITE).unwrap();
+        statement.execute(()).unwrap()
     };
     report(
         "a write transaction (synchronous = OFF: what is left is SQLite's and ours)",
@@ -174,7 +171,7 @@ fn main() -> onepen::Result<()> {
             ),
             (
                 "Shared::write",
-                Box::new(|| shared.write(|tx| Ok(update(tx.connection()))).unwrap()),
+                Box::new(|| _ = shared.write(|tx| Ok(update(tx.connection()))).unwrap()),
             ),
         ],
     );
