@@ -3,6 +3,7 @@
 //! where a database must not lie. SQLite itself is not
 //! linked, and no file of a database is ever opened by a process that has it open.
 
+pub mod fork;
 pub mod gate;
 pub mod holders;
 pub mod systems;

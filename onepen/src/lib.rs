@@ -182,6 +182,7 @@ mod migrate;
 #[cfg(test)]
 mod models;
 mod options;
+mod params;
 mod pen;
 mod plain;
 mod query;
@@ -206,6 +207,7 @@ pub use error::{
 pub use keyed::{KeyedCall, Once};
 pub use migrate::Migrations;
 pub use options::{Durability, Journal, Options};
+pub use params::Parameters;
 pub use pen::WhenFull;
 pub use pen::job::Priority;
 pub use readers::{ReadTx, RowStream, Snapshot, Statement};

@@ -28,6 +28,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use super::herald::Herald;
 use super::job::{Header, Kind, Member, Ticket, drop_quietly};
 use super::queue::Queued;
 use super::turn::Turn;
@@ -59,6 +60,7 @@ pub(crate) struct Group<E> {
     wary: u32,
     last_size: usize,
     wake: Wake,
+    herald: Herald,
 }
 
 /// How one pass over the claimed ended. The transaction is open after
@@ -81,6 +83,7 @@ impl<E: Engine> Group<E> {
             wary: 0,
             last_size: 0,
             wake: Wake::default(),
+            herald: Herald::default(),
         }
     }
 
@@ -94,6 +97,22 @@ impl<E: Engine> Group<E> {
         // Ours may be the last hold on it, and what the closure owns may panic
         // when it is dropped.
         drop_quietly(job);
+    }
+
+    /// Wakes everybody who has been answered, or has them woken.
+    fn announce(&mut self, pen: &Arc<Pen<E>>) {
+        if self.wake.sleepers() >= pen.limits.wake_beside {
+            let words = self.wake.take_words();
+            if !self.herald.wake(pen, words) {
+                pen.wake_words(words);
+            }
+        }
+        self.wake.wake_all(pen);
+    }
+
+    /// After the last group.
+    pub(crate) fn end(self, pen: &Pen<E>) {
+        self.herald.stop(pen);
     }
 
     /// Answers everybody after a bug of ours; nobody may wait for ever.
@@ -137,7 +156,7 @@ impl<E: Engine> Held<'_, E> {
             Some(Kind::Grouped | Kind::Alone) => run_turn(pen, engine, group),
         }
         drop(turn); // others need not wait until everybody is awake
-        group.wake.wake_all(pen);
+        group.announce(pen);
     }
 
     /// Runs the closure of a caller that found the pen free, on its own thread.

@@ -37,6 +37,7 @@ mod ending;
 pub(crate) mod future;
 pub(crate) mod group;
 mod held;
+mod herald;
 pub(crate) mod job;
 mod lobby;
 pub(crate) mod queue;
@@ -80,6 +81,8 @@ pub(crate) struct Limits {
     pub(crate) group_members: usize,
     pub(crate) group_bytes: usize,
     pub(crate) group_time: Duration,
+    /// From so many blocked members on, a group is woken by a second thread.
+    pub(crate) wake_beside: usize,
 }
 
 impl Default for Limits {
@@ -91,6 +94,7 @@ impl Default for Limits {
             group_members: 4096,
             group_bytes: 16 << 20,
             group_time: Duration::from_millis(5),
+            wake_beside: 16,
         }
     }
 }
@@ -133,6 +137,8 @@ pub(crate) struct Pen<E> {
     epoch: AtomicU8,
     /// The writer thread sleeps here.
     writer: WaitWord,
+    /// The thread that wakes large groups sleeps here.
+    bell: herald::Bell,
     /// Callers of `submit` that wait in the lobby sleep here.
     admitted: WaitWord,
     /// The holder is waiting for a lock outside this process.
@@ -177,6 +183,7 @@ impl<E: Engine> Pen<E> {
             words: std::array::from_fn(|_| WaitWord::new()),
             epoch: AtomicU8::new(0),
             writer: WaitWord::new(),
+            bell: herald::Bell::new(),
             admitted: WaitWord::new(),
             at_write_lock: AtomicBool::new(false),
             timer,
@@ -269,8 +276,12 @@ impl<E: Engine> Pen<E> {
                 }
                 word.wait(seen, None);
                 // Woken with the group before ours: sleep with our own, where
-                // nobody is woken again for the others' sake.
-                word = self.choose_word(answer.header());
+                // nobody is woken again for the others' sake. (A group that
+                // already runs has its word: with the next one's, it would
+                // wake that.)
+                if answer.header().is_waiting() {
+                    word = self.choose_word(answer.header());
+                }
             }
         });
         unwrap_ran(ran)
@@ -370,6 +381,7 @@ impl<E: Engine> Pen<E> {
             state.holder = Holder::default();
             state.engine = held.engine.take();
         }
+        group.end(self);
     }
 
     /// Sleeps until there is work and the pen is there; `None` is the end.

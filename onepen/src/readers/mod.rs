@@ -622,7 +622,7 @@ impl Drop for Access<'_> {
                 self.unfit |= !self.tx().raw().end();
             }
         }
-        if !in_slot || self.unfit || self.readers.pool.slots.is_closed() {
+        if !in_slot || self.unfit || self.readers.pool.slots.is_closed_for(self.entry) {
             self.put_away();
         }
         self.readers.pool.slots.leave(self.entry);
