@@ -1,7 +1,11 @@
 //! The command `onepen`: what can be said to it. What it does is in the rooms.
 
 mod bench;
+#[cfg(unix)]
+mod doctor;
+#[cfg(unix)]
 mod files;
+#[cfg(unix)]
 mod top;
 mod words;
 
@@ -21,6 +25,7 @@ Examples:
   onepen bench --workload insert --threads 128  a heavier load of small writes
   onepen bench --sweep 1,2,4,8,16 --html b.html throughput against writers, as a page
   onepen bench --script tx.sql --db app.db      your transactions on a copy of your data
+  onepen doctor app.db                          who holds the lock, and what is wrong
 ")]
 struct Cli {
     #[command(subcommand)]
@@ -48,7 +53,24 @@ Exit status: 0 done; 1 an acknowledged update was lost or an invariant broken;
 there is; a second one ends the program.")]
     Bench(Box<bench::Args>),
 
+    /// Who holds the lock, and what is wrong with the way a database is used?
+    #[cfg(unix)]
+    #[command(before_help = "\
+Examples:
+  onepen doctor app.db
+  onepen doctor app.db --watch
+  onepen doctor app.db --json | jq -r '.findings[].name'
+")]
+    #[command(
+        help_template = "{about}\n\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"
+    )]
+    #[command(after_help = "\
+It only reads, and opens nothing through SQLite. Exit status: 0 nothing found;
+1 findings; 2 it could not look.")]
+    Doctor(doctor::Args),
+
     /// Who holds, waits for and reads a database, live.
+    #[cfg(unix)]
     #[command(before_help = "\
 Examples:
   onepen top app.db
@@ -72,6 +94,9 @@ s sorts, / filters, h helps. Exit status: 0 done; 2 could not look.")]
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
+        #[cfg(unix)]
+        Command::Doctor(args) => doctor::run(&args),
+        #[cfg(unix)]
         Command::Top(args) => top::run(&args),
         Command::BenchWorker if bench::worker() => ExitCode::SUCCESS,
         Command::BenchWorker => ExitCode::FAILURE,

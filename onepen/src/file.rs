@@ -12,11 +12,12 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::path::Path;
 
+use onepen_lock::systems;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Options;
 
 mod home;
-mod systems;
 
 pub(crate) use home::TempHome;
 

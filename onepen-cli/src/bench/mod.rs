@@ -20,7 +20,7 @@ mod sql;
 mod ways;
 mod workloads;
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ use driver::Plan;
 use progress::Progress;
 use report::{Report, Style, Surroundings};
 use scratch::Scratch;
+
+use crate::words::say;
 
 /// Everything was measured and nothing was lost.
 const DONE: u8 = 0;
@@ -155,20 +157,6 @@ fn show(args: &Args, report: &Report) -> Result<(), String> {
         eprintln!("The page is in {}.", path.display());
     }
     Ok(())
-}
-
-/// Prints the result; a reader that has gone is no error.
-fn say(text: &str) -> Result<(), String> {
-    let mut output = std::io::stdout().lock();
-    match output
-        .write_all(text.as_bytes())
-        .and_then(|()| output.flush())
-    {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(format!("cannot print the report: {error}"))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn style() -> Style {
