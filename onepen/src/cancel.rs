@@ -1,12 +1,30 @@
 //! Cancelling a call from another thread.
 
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering, lock};
+use std::sync::Weak;
+use std::time::{Duration, Instant};
+
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering, WaitWord, lock};
 
 /// Something that a token can end.
 pub(crate) trait Cancel: Send + Sync {
     fn cancel(&self);
     /// Whether there is nothing left to cancel.
     fn is_over(&self) -> bool;
+}
+
+/// Wakes whoever sleeps on a word.
+struct Nudge(Weak<WaitWord>);
+
+impl Cancel for Nudge {
+    fn cancel(&self) {
+        if let Some(word) = self.0.upgrade() {
+            word.advance();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.strong_count() == 0
+    }
 }
 
 struct Inner {
@@ -59,6 +77,23 @@ impl CancelToken {
             watchers.retain(|watcher| !watcher.is_over());
         }
         watchers.push(watcher);
+    }
+
+    /// Sleeps so long, or until it is cancelled.
+    pub(crate) fn sleep(&self, pause: Duration) {
+        if cfg!(any(onepen_loom, onepen_shuttle)) {
+            return crate::sync::pause(pause); // no timeout ever fires in a model
+        }
+        let until = Instant::now().checked_add(pause);
+        let word = Arc::new(WaitWord::new());
+        self.watch(Box::new(Nudge(Arc::downgrade(&word))));
+        loop {
+            let seen = word.current();
+            if self.is_cancelled() || until.is_some_and(|at| Instant::now() >= at) {
+                return;
+            }
+            word.wait(seen, until);
+        }
     }
 }
 

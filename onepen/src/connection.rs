@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, ffi};
 
-use crate::engine::{GiveUp, Patience, Witness};
+use crate::blocks::retry::{Class, Stopped, again};
+use crate::engine::{Patience, Witness, gave_up};
 use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
 use crate::options::{Durability, Journal, Options};
 use crate::strangers::Strangers;
@@ -20,7 +21,7 @@ use crate::strangers::Strangers;
 const FIXED_WAL_RESET: i32 = 3_051_003;
 
 /// How long to sleep between two tries at a lock somebody else holds.
-pub(crate) const POLL: Duration = Duration::from_millis(1);
+pub(crate) const POLL: Duration = crate::engine::LOOK;
 
 /// Everything needed to open one more connection to the file.
 pub(crate) struct Connector {
@@ -252,14 +253,7 @@ pub(crate) fn refuse_wal_reset_bug(version: i32) -> Result<()> {
 /// Whether trying again, without changing anything, may help: somebody else
 /// has a lock, is recovering, closing, or changing the journal.
 pub(crate) fn is_contention(error: &rusqlite::Error) -> bool {
-    match error.sqlite_error() {
-        // LOCKED is a conflict within this very connection: it does not go away.
-        Some(error) => matches!(
-            error.extended_code & 0xff,
-            ffi::SQLITE_BUSY | ffi::SQLITE_PROTOCOL
-        ),
-        None => false,
-    }
+    Class::of(error).is_some_and(Class::is_others_doing)
 }
 
 /// Whether a crashed transaction must be rolled back first, by somebody who may
@@ -298,23 +292,15 @@ pub(crate) fn retry<T>(
     patience: &dyn Patience,
     what: WaitedFor,
     since: Instant,
-    mut attempt: impl FnMut() -> rusqlite::Result<T>,
+    attempt: impl FnMut() -> rusqlite::Result<T>,
 ) -> Result<T> {
-    loop {
-        let refused = match attempt() {
-            Err(error) if is_contention(&error) => error,
-            other => return other.map_err(Error::from),
-        };
-        if let Some(why) = patience.exhausted() {
-            let waited = Waited::new(what, since.elapsed());
-            return Err(match why {
-                GiveUp::Cancelled => crate::pen::cancelled(waited),
-                GiveUp::Deadline | GiveUp::NobodyWaits => crate::pen::deadline_exceeded(waited),
-            }
-            .with_source(refused));
+    let worth = |error: &rusqlite::Error, _| is_contention(error);
+    again(patience, |_| POLL, attempt, worth).map_err(|stopped| match stopped {
+        Stopped::Failed(error) => error.into(),
+        Stopped::GaveUp(why, refused) => {
+            gave_up(why, Waited::new(what, since.elapsed())).with_source(refused)
         }
-        crate::sync::pause(POLL);
-    }
+    })
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use crate::blocks::permit::Turns;
 use crate::call::Call;
 use crate::checkpoint::Checkpointer;
 use crate::connection::{Connector, Role};
@@ -15,7 +16,6 @@ use crate::migrate::Migrations;
 use crate::options::{Journal, Options};
 use crate::pen::Pen;
 use crate::pen::job::{Kind, Ticket};
-use crate::pen::turn::Alone;
 use crate::readers::Readers;
 use crate::sqlite::SqliteEngine;
 use crate::stats::Stats;
@@ -74,14 +74,14 @@ impl Database {
             .map_err(|error| Error::io("no directory for a database in memory", error))?;
         let path = home.path().join("memory");
         Ok(Self {
-            shared: Shared::open(&path, options, Some(home))?,
+            shared: Shared::open(&path, options, Turns::new(), Some(home))?,
         })
     }
 
     pub(crate) fn open_with(path: &Path, options: Options) -> Result<Self> {
         crate::threading::refuse_single_thread()?;
-        let shared = crate::registry::find_or_open(path, options, |options| {
-            Shared::open(path, options, None)
+        let shared = crate::registry::find_or_open(path, options, |options, turns| {
+            Shared::open(path, options, turns, None)
         })?;
         Ok(Self { shared })
     }
@@ -138,7 +138,12 @@ impl Database {
 }
 
 impl Shared {
-    fn open(path: &Path, options: Options, home: Option<TempHome>) -> Result<Arc<Self>> {
+    fn open(
+        path: &Path,
+        options: Options,
+        turns: Arc<Turns>,
+        home: Option<TempHome>,
+    ) -> Result<Arc<Self>> {
         let connector = Arc::new(Connector::new(path, options, home.is_some())?);
         let options = &connector.options;
         let patience = Until {
@@ -181,12 +186,7 @@ impl Shared {
             hold,
             &patience,
         )?;
-        let pen = Pen::new(
-            engine,
-            options.limits,
-            crate::timer::shared(),
-            Arc::new(Alone),
-        );
+        let pen = Pen::new(engine, options.limits, crate::timer::shared(), turns);
         pen.call_it(&connector.name);
         pen.ask(Arc::clone(&connector.strangers) as _);
         if options.journal == Journal::Rollback {

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::cancel::CancelToken;
 use crate::error::{Error, ErrorKind, Holder, Outcome, Result, Waited, WaitedFor};
 use crate::sync::Arc;
 
@@ -69,7 +70,26 @@ pub(crate) trait Witness: Send + Sync {
 pub(crate) trait Patience {
     /// `None`: go on waiting.
     fn exhausted(&self) -> Option<GiveUp>;
+
+    /// When whoever sleeps is to ask again; `None` when nothing but the token
+    /// ends the wait.
+    fn ask_again(&self) -> Option<Instant> {
+        Instant::now().checked_add(LOOK)
+    }
+
+    /// What else ends the wait: whoever sleeps has to watch it.
+    fn token(&self) -> Option<&CancelToken> {
+        None
+    }
+
+    /// Sleeps so long, or until there is no point in it any more.
+    fn rest(&self, pause: Duration) {
+        crate::sync::pause(pause);
+    }
 }
+
+/// How often a patience that nobody can be told the end of is asked.
+pub(crate) const LOOK: Duration = Duration::from_millis(1);
 
 /// Why a wait ended without what was waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,20 +103,55 @@ pub(crate) enum GiveUp {
 /// Patience of a single caller.
 pub(crate) struct Until<'a> {
     pub(crate) deadline: Option<Instant>,
-    pub(crate) cancel: Option<&'a crate::cancel::CancelToken>,
+    pub(crate) cancel: Option<&'a CancelToken>,
 }
 
 impl Patience for Until<'_> {
     fn exhausted(&self) -> Option<GiveUp> {
-        if self
-            .cancel
-            .is_some_and(crate::cancel::CancelToken::is_cancelled)
-        {
+        if self.cancel.is_some_and(CancelToken::is_cancelled) {
             return Some(GiveUp::Cancelled);
         }
         self.deadline
             .is_some_and(|at| Instant::now() >= at)
             .then_some(GiveUp::Deadline)
+    }
+
+    fn ask_again(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    fn token(&self) -> Option<&CancelToken> {
+        self.cancel
+    }
+
+    fn rest(&self, pause: Duration) {
+        let left = self.deadline.map_or(pause, |at| {
+            pause.min(at.saturating_duration_since(Instant::now()))
+        });
+        match self.cancel {
+            Some(token) => token.sleep(left),
+            None => crate::sync::pause(left),
+        }
+    }
+}
+
+pub(crate) fn cancelled(waited: Waited) -> Error {
+    Error::new(ErrorKind::Cancelled, "cancelled before it started").with_waited(waited)
+}
+
+pub(crate) fn deadline_exceeded(waited: Waited) -> Error {
+    Error::new(
+        ErrorKind::DeadlineExceeded,
+        "the deadline passed before it could start",
+    )
+    .with_waited(waited)
+}
+
+/// What a gone patience means to its caller.
+pub(crate) fn gave_up(why: GiveUp, waited: Waited) -> Error {
+    match why {
+        GiveUp::Cancelled => cancelled(waited),
+        GiveUp::Deadline | GiveUp::NobodyWaits => deadline_exceeded(waited),
     }
 }
 

@@ -215,9 +215,19 @@ impl Error {
 
     /// The same failure under a better name, for callers who do not know
     /// SQLite's.
-    pub(crate) fn restated(mut self, kind: ErrorKind, message: &'static str) -> Self {
+    pub(crate) fn restated(
+        mut self,
+        kind: ErrorKind,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
         self.0.kind = kind;
         self.0.message = message.into();
+        self
+    }
+
+    /// With the cause of another error as its own.
+    pub(crate) fn caused_as(mut self, other: Self) -> Self {
+        self.0.source = other.0.source;
         self
     }
 

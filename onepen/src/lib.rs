@@ -167,6 +167,7 @@
     )
 )]
 
+pub mod blocks;
 mod call;
 mod cancel;
 mod checkpoint;

@@ -15,10 +15,10 @@ use rusqlite::config::DbConfig;
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::{Batch, Connection, Transaction, TransactionBehavior};
 
+use crate::blocks::transaction::outcome_of_failed_commit;
 use crate::connection::{is_contention, retry};
 use crate::engine::Patience;
 use crate::error::{Error, ErrorKind, Result, WaitedFor};
-use crate::sqlite::outcome_of_failed_commit;
 
 type Code = dyn Fn(&Transaction<'_>) -> Result<()> + Send + Sync;
 

@@ -1,6 +1,6 @@
 //! The ways to ask a connection, for read and write transactions alike.
 
-use rusqlite::{Connection, Params, Row};
+use rusqlite::{CachedStatement, Connection, Params, Row};
 
 use crate::error::{Error, Result};
 
@@ -30,7 +30,19 @@ where
     P: Params,
     F: FnOnce(&Row<'_>) -> rusqlite::Result<T>,
 {
-    let mut statement = connection.prepare_cached(sql)?;
+    first(connection.prepare_cached(sql)?, params, map)
+}
+
+/// The first row of a statement, if there is one.
+pub(crate) fn first<T, P, F>(
+    mut statement: CachedStatement<'_>,
+    params: P,
+    map: F,
+) -> rusqlite::Result<Option<T>>
+where
+    P: Params,
+    F: FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+{
     let mut rows = statement.query(params)?;
     rows.next()?.map(map).transpose()
 }
@@ -66,8 +78,18 @@ where
     P: Params,
     F: FnMut(&Row<'_>) -> rusqlite::Result<T>,
 {
-    connection
-        .prepare_cached(sql)?
-        .query_map(params, map)?
-        .collect()
+    all(connection.prepare_cached(sql)?, params, map)
+}
+
+/// All rows of a statement.
+pub(crate) fn all<T, P, F>(
+    mut statement: CachedStatement<'_>,
+    params: P,
+    map: F,
+) -> rusqlite::Result<Vec<T>>
+where
+    P: Params,
+    F: FnMut(&Row<'_>) -> rusqlite::Result<T>,
+{
+    statement.query_map(params, map)?.collect()
 }

@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, ffi};
 
+pub(crate) use crate::blocks::raw::failure;
+use crate::blocks::raw::reset_unfinished;
 use crate::wal::WalLevel;
 
 /// What the hooks of the write connection look at. Boxed by its owner, because
@@ -262,17 +264,6 @@ impl Drop for Control {
     }
 }
 
-/// SQLite's last error on this connection.
-pub(crate) fn failure(connection: &Connection, code: c_int) -> rusqlite::Error {
-    // SAFETY: the handle is open; the message is SQLite's and copied at once.
-    let message = unsafe {
-        CStr::from_ptr(ffi::sqlite3_errmsg(connection.handle()))
-            .to_string_lossy()
-            .into_owned()
-    };
-    rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(message))
-}
-
 /// Whether deferred foreign keys are violated now. A boolean, says SQLite's
 /// source, for the connection as a whole.
 pub(crate) fn owes_foreign_keys(connection: &Connection) -> bool {
@@ -296,41 +287,13 @@ pub(crate) fn total_changes(connection: &Connection) -> c_int {
     unsafe { ffi::sqlite3_total_changes(connection.handle()) }
 }
 
-/// Finalises every statement of the connection, so that it can be closed: those
-/// in rusqlite's cache through rusqlite, and then those whose owner was forgotten
-/// (`mem::forget`), which SQLite would otherwise refuse to close over.
-pub(crate) fn finalize_forgotten(connection: &Connection) {
-    connection.flush_prepared_statement_cache();
-    // SAFETY: the handle is open. Every `Statement` borrows the connection, and
-    // the caller is about to drop it: whatever is left was leaked by its owner,
-    // and nobody can reach it any more. Ours were finalised before.
-    unsafe {
-        let handle = connection.handle();
-        loop {
-            let statement = ffi::sqlite3_next_stmt(handle, std::ptr::null_mut());
-            if statement.is_null() {
-                return;
-            }
-            ffi::sqlite3_finalize(statement);
-        }
-    }
-}
-
 /// Resets every statement that foreign code left unfinished, and forgets the
 /// last row id, so that the next one sees neither.
 pub(crate) fn clean_up(connection: &Connection) {
-    // SAFETY: the handle is open, and no Rust borrow of a statement is alive:
-    // `Statement` and `Rows` cannot leave the closure, so whatever is busy here
-    // was leaked and nobody will step it again.
-    unsafe {
-        let handle = connection.handle();
-        let mut statement = ffi::sqlite3_next_stmt(handle, std::ptr::null_mut());
-        while !statement.is_null() {
-            if ffi::sqlite3_stmt_busy(statement) != 0 {
-                ffi::sqlite3_reset(statement);
-            }
-            statement = ffi::sqlite3_next_stmt(handle, statement);
-        }
-        ffi::sqlite3_set_last_insert_rowid(handle, 0);
-    }
+    // SAFETY: no Rust borrow of a statement is alive: `Statement` and `Rows`
+    // cannot leave the closure, so whatever is busy here was leaked and nobody
+    // will step it again.
+    unsafe { reset_unfinished(connection, |_| ()) };
+    // SAFETY: the handle is open.
+    unsafe { ffi::sqlite3_set_last_insert_rowid(connection.handle(), 0) };
 }

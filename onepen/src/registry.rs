@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use rusqlite::{Connection, OpenFlags};
 
+use crate::blocks::permit::Turns;
 use crate::connection::Connector;
 use crate::database::Shared;
 use crate::error::{Error, ErrorKind, Result};
@@ -64,7 +65,7 @@ fn places() -> MutexGuard<'static, HashMap<FileId, Arc<Place>>> {
 pub(crate) fn find_or_open(
     path: &Path,
     options: Options,
-    open: impl FnOnce(Options) -> Result<Arc<Shared>>,
+    open: impl FnOnce(Options, Arc<Turns>) -> Result<Arc<Shared>>,
 ) -> Result<Arc<Shared>> {
     file::check(path, &options)?;
     // Keeps a new file there until the real connections are.
@@ -77,6 +78,7 @@ pub(crate) fn find_or_open(
             identify(path)?.ok_or_else(|| not_there(path))?
         }
     };
+    let turns = Turns::of(&id);
     let place = {
         let mut places = places();
         places.retain(|_, place| Arc::strong_count(place) > 1 || place.is_in_use());
@@ -99,7 +101,7 @@ pub(crate) fn find_or_open(
     if seat.connector.strong_count() == 0 && made.is_none() && Made::none() {
         crate::refusals::before_opening(path, &options)?;
     }
-    let opened = open(options)?;
+    let opened = open(options, turns)?;
     crate::refusals::after_opening(path, &opened.connector.options)?;
     *seat = Seat {
         shared: Arc::downgrade(&opened),

@@ -12,8 +12,11 @@ use std::time::Instant;
 
 use rusqlite::{Connection, ffi};
 
+use crate::blocks::raw::finalize_forgotten;
+use crate::blocks::retry::{Class, Stopped, again};
+use crate::blocks::transaction::outcome_of_failed_commit;
 use crate::connection::{Connector, POLL, Role};
-use crate::engine::{CommitError, Engine, Patience, Witness};
+use crate::engine::{CommitError, Engine, Patience, Witness, gave_up};
 use crate::error::{Error, ErrorKind, Holder, Outcome, Result, Waited, WaitedFor};
 use crate::raw::{self, Control, Guards};
 use crate::readers::Readers;
@@ -47,7 +50,7 @@ impl std::ops::Deref for Sweeping {
 
 impl Drop for Sweeping {
     fn drop(&mut self) {
-        raw::finalize_forgotten(&self.0);
+        finalize_forgotten(&self.0);
     }
 }
 
@@ -207,36 +210,32 @@ impl Engine for SqliteEngine {
                 holder: None,
             });
         };
+        let code = live.commit.run();
+        if code == ffi::SQLITE_OK {
+            self.let_readers_go();
+            return Ok(());
+        }
+        // BUSY, over a rollback journal: a stranger still reads (ours are held
+        // back). The transaction stays open, SQLite keeps new readers out
+        // meanwhile, and COMMIT may be tried again.
         let strangers = &self.connector.strangers;
-        let mut noticing = None; // no clock is read for a COMMIT that nobody hinders
-        loop {
-            let code = live.commit.run();
-            if code == ffi::SQLITE_OK {
+        let patience = strangers.notice(patience, WaitedFor::Readers, Instant::now());
+        let committed = first_then(code, &live.commit, &patience, |code| {
+            code & 0xff == ffi::SQLITE_BUSY
+        });
+        match committed {
+            Ok(()) => {
                 self.let_readers_go();
-                return Ok(());
+                Ok(())
             }
-            if code & 0xff == ffi::SQLITE_BUSY
-                && noticing
-                    .get_or_insert_with(|| {
-                        strangers.notice(patience, WaitedFor::Readers, Instant::now())
-                    })
-                    .exhausted()
-                    .is_none()
-            {
-                // Over a rollback journal: a stranger still reads (ours are held
-                // back). The transaction stays open, SQLite keeps new readers
-                // out meanwhile, and COMMIT may be tried again.
-                crate::sync::pause(POLL);
-                continue;
-            }
-            return Err(CommitError {
+            Err(Stopped::Failed(code) | Stopped::GaveUp(_, code)) => Err(CommitError {
                 error: Arc::new(raw::failure(&live.connection, code)),
                 outcome: outcome_of_failed_commit(code),
                 holder: match code & 0xff {
                     ffi::SQLITE_BUSY => strangers.who(WaitedFor::Readers),
                     _ => None,
                 },
-            });
+            }),
         }
     }
 
@@ -290,7 +289,7 @@ impl Engine for SqliteEngine {
                 let left_open = !connection.is_autocommit();
                 // What it forgot would keep the connection open, and with it the
                 // transaction.
-                raw::finalize_forgotten(&connection);
+                finalize_forgotten(&connection);
                 left_open
             }
             None => false,
@@ -339,7 +338,7 @@ impl SqliteEngine {
     }
 
     #[cold]
-    fn begin_slowly(&self, mut code: i32, patience: &dyn Patience) -> Result<()> {
+    fn begin_slowly(&self, code: i32, patience: &dyn Patience) -> Result<()> {
         event!(
             DEBUG,
             "the write lock is held outside this pen",
@@ -348,49 +347,38 @@ impl SqliteEngine {
         let live = self.live()?;
         let since = Instant::now();
         let patience = (self.connector.strangers).notice(patience, WaitedFor::WriteLock, since);
-        loop {
-            match code & 0xff {
-                ffi::SQLITE_OK => {
-                    self.connector.strangers.gone();
-                    return Ok(());
-                }
-                ffi::SQLITE_BUSY | ffi::SQLITE_PROTOCOL => {}
-                _ => {
-                    return Err(self
-                        .connector
-                        .context(raw::failure(&live.connection, code).into()));
-                }
+        let begun = first_then(code, &live.begin, &patience, |code| {
+            Class::of_code(code).is_some_and(Class::is_others_doing)
+        });
+        begun.map_err(|stopped| match stopped {
+            Stopped::Failed(code) => {
+                let error = raw::failure(&live.connection, code);
+                self.connector.context(error.into())
             }
-            if let Some(why) = patience.exhausted() {
+            Stopped::GaveUp(why, code) => {
                 let waited = Waited::new(WaitedFor::WriteLock, since.elapsed());
                 let error = raw::failure(&live.connection, code);
-                let error = crate::pen::gave_up(why, waited).with_source(error);
-                return Err(self.connector.blame(self.connector.context(error)));
+                let error = gave_up(why, waited).with_source(error);
+                self.connector.blame(self.connector.context(error))
             }
-            crate::sync::pause(POLL);
-            code = live.begin.run();
-        }
+        })?;
+        self.connector.strangers.gone();
+        Ok(())
     }
 }
 
-/// What a failed COMMIT means.
-///
-/// Only failures that SQLite reports before it asked the disk for anything
-/// (CORRUPT is one met earlier in the transaction, INTERRUPT comes before the
-/// first instruction), or after the disk took nothing (FULL is a write that did
-/// not happen), are certain. After any other the commit frame may be in the file, where the next
-/// recovery will find it: `reliability` tests show exactly that for a failed
-/// fsync.
-pub(crate) fn outcome_of_failed_commit(code: i32) -> Outcome {
-    match code & 0xff {
-        ffi::SQLITE_BUSY
-        | ffi::SQLITE_CONSTRAINT
-        | ffi::SQLITE_CORRUPT
-        | ffi::SQLITE_FULL
-        | ffi::SQLITE_INTERRUPT
-        | ffi::SQLITE_READONLY
-        | ffi::SQLITE_MISUSE
-        | ffi::SQLITE_ERROR => Outcome::NotCommitted,
-        _ => Outcome::Unknown,
-    }
+/// Runs BEGIN or COMMIT again, which has answered `code`, while that is `worth`
+/// it and `patience` lasts.
+fn first_then(
+    code: i32,
+    statement: &Control,
+    patience: &dyn Patience,
+    worth: impl Fn(i32) -> bool,
+) -> Result<(), Stopped<i32>> {
+    let mut first = Some(code);
+    let run = || match first.take().unwrap_or_else(|| statement.run()) {
+        ffi::SQLITE_OK => Ok(()),
+        code => Err(code),
+    };
+    again(patience, |_| POLL, run, |code, _| worth(*code))
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use onepen_lock::holders::{self, Look};
 
+use crate::cancel::CancelToken;
 use crate::engine::{GiveUp, Patience, Witness};
 use crate::error::{Holder, WaitedFor};
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};
@@ -155,6 +156,14 @@ impl Patience for Noticing<'_> {
             self.say();
         }
         self.patience.exhausted()
+    }
+
+    fn token(&self) -> Option<&CancelToken> {
+        self.patience.token()
+    }
+
+    fn rest(&self, pause: Duration) {
+        self.patience.rest(pause);
     }
 }
 

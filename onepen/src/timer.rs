@@ -22,6 +22,28 @@ pub(crate) trait Timer: Send + Sync {
     fn wake_at(&self, at: Instant, target: &Arc<dyn Expires>);
 }
 
+/// When a queue will be looked at: asked for only when no look comes earlier
+/// anyway. Were every look renewed, they would pile up for as long as somebody
+/// waits.
+#[derive(Default)]
+pub(crate) struct Calls(Vec<Instant>); // the earliest is the last
+
+impl Calls {
+    /// Whether a look at `deadline` has to be asked for; takes note of it then.
+    pub(crate) fn ask(&mut self, deadline: Instant) -> bool {
+        let first = self.0.last().is_none_or(|&earliest| deadline < earliest);
+        if first {
+            self.0.push(deadline);
+        }
+        first
+    }
+
+    /// The looks due at `now` have come.
+    pub(crate) fn answered(&mut self, now: Instant) {
+        while self.0.pop_if(|at| *at <= now).is_some() {}
+    }
+}
+
 /// The real one: a thread that sleeps until the earliest request.
 #[cfg(not(any(onepen_loom, onepen_shuttle)))]
 pub(crate) use real::shared;

@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use rusqlite::{CachedStatement, Connection, Params, Row};
 
+use crate::blocks::transaction::part_of;
 use crate::error::{Error, ErrorKind, Result};
 use crate::params::Sent;
 use crate::query;
@@ -161,27 +162,12 @@ impl<'a> WriteTx<'a> {
     /// # Errors
     /// What `part` returned.
     pub fn savepoint<T>(&self, part: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
-        if self.connection.is_autocommit() {
-            // SAVEPOINT would begin a transaction here that looks like the lost
-            // one, and the pen would take it for the group's.
-            return Err(transaction_lost());
-        }
-        let depth = self.depth.get();
-        self.control(&format!("SAVEPOINT onepen_part_{depth}"))?;
-        self.depth.set(depth + 1);
-        let open = OpenPart { tx: self, depth };
-        let result = part(self);
-        std::mem::forget(open);
-        self.depth.set(depth);
-        if self.connection.is_autocommit() {
-            // SQLite ended the transaction in there, and the savepoint with it.
-            return result.and_then(|_| Err(transaction_lost()));
-        }
-        if result.is_err() {
-            self.control(&format!("ROLLBACK TO onepen_part_{depth}"))?;
-        }
-        self.control(&format!("RELEASE onepen_part_{depth}"))?;
-        result
+        part_of(
+            &self.depth,
+            || self.connection.is_autocommit(),
+            |sql| self.control(sql),
+            || part(self),
+        )
     }
 
     /// Statements of ours, for the closure's sake.
@@ -222,29 +208,6 @@ impl<'a> WriteTx<'a> {
             Some(reason) if denied => Error::new(ErrorKind::NotAllowed, reason),
             _ => error.into(),
         }
-    }
-}
-
-fn transaction_lost() -> Error {
-    Error::new(
-        ErrorKind::TransactionLost,
-        "SQLite has rolled the transaction back, so the closure cannot go on",
-    )
-}
-
-/// A part that panicked: undone, as far as SQLite still lets us.
-struct OpenPart<'a, 'tx> {
-    tx: &'a WriteTx<'tx>,
-    depth: u32,
-}
-
-impl Drop for OpenPart<'_, '_> {
-    fn drop(&mut self) {
-        let depth = self.depth;
-        self.tx.depth.set(depth);
-        // The closure is unwinding, so the whole member is undone in any case.
-        let _ = self.tx.control(&format!("ROLLBACK TO onepen_part_{depth}"));
-        let _ = self.tx.control(&format!("RELEASE onepen_part_{depth}"));
     }
 }
 

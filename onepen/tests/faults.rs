@@ -340,6 +340,26 @@ fn a_failed_flush_of_a_lone_write_is_unknown_and_is_not_retried() {
 }
 
 #[test]
+fn a_failed_flush_of_a_plain_connections_transaction_is_unknown_and_is_not_retried() {
+    use onepen::blocks::{Immediate, Retry};
+    let scene = Scene::new(TABLE);
+    let mut connection = scene.stranger();
+    let mut runs = 0;
+    let fault = Fault::plan(&log(&scene), Call::Sync, libc::EIO, 0, 1);
+    let error = Retry::new()
+        .transaction::<Immediate, _>(&mut connection, |tx| {
+            runs += 1;
+            tx.execute("INSERT INTO t VALUES (1)", ())
+        })
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::CommitFailed);
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+    assert_eq!((runs, fault.fired()), (1, 1));
+    assert!(connection.is_autocommit());
+    assert_eq!(after_a_crash(&scene), [1]);
+}
+
+#[test]
 fn a_full_disk_at_commit_is_not_committed() {
     let scene = Scene::new(TABLE);
     scene.make_wary();

@@ -134,3 +134,56 @@ fn a_child_leaves_its_parents_database_in_memory_there() {
     insert(&db).unwrap();
     assert_eq!(count(&db).unwrap(), 1);
 }
+
+#[test]
+fn a_child_can_use_none_of_its_parents_blocks_and_closes_nothing_of_theirs() {
+    use onepen::blocks::{PerThread, Pool, Shared, WritePermit};
+    let _one = FORKS.lock().unwrap_or_else(PoisonError::into_inner);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.db");
+    let connect = move || Ok(rusqlite::Connection::open(&path)?);
+    let pool = Pool::new(2, connect.clone());
+    let schema = "PRAGMA journal_mode = wal; CREATE TABLE t (n)";
+    pool.get().unwrap().execute_batch(schema).unwrap();
+    let shared = Shared::new(connect().unwrap());
+    shared
+        .alone(|c| Ok(c.execute_batch("PRAGMA journal_mode")?))
+        .unwrap();
+    let threads = PerThread::new(connect);
+    threads
+        .with(|c| Ok(c.execute_batch("PRAGMA journal_mode")?))
+        .unwrap();
+    let permit = WritePermit::of(dir.path().join("a.db")).unwrap();
+    let turn = permit.take().unwrap();
+    let out = pool.get().unwrap();
+    out.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (1)")
+        .unwrap();
+
+    let theirs = Mutex::new(Some((pool, shared, threads, permit, turn, out)));
+    assert!(in_a_child(|| {
+        let Some((pool, shared, threads, permit, turn, out)) = theirs.lock().unwrap().take() else {
+            return false;
+        };
+        let refused = is_forked(pool.get().map(drop))
+            && is_forked(shared.read(|_| Ok(())))
+            && is_forked(threads.with(|_| Ok(())))
+            && is_forked(permit.take().map(drop));
+        // None of it closes a connection, or ends the transaction.
+        drop((out, turn, permit, threads, shared, pool));
+        refused
+    }));
+    let (pool, shared, threads, permit, turn, out) = theirs.into_inner().unwrap().unwrap();
+    out.execute_batch("COMMIT").unwrap();
+    drop((turn, out));
+    drop(permit.take().unwrap());
+    let count = "SELECT count(*) FROM t";
+    let rows = shared.read(|tx| tx.query_row(count, (), |row| row.get::<_, i64>(0)));
+    assert_eq!(rows.unwrap(), 1);
+    let rows = threads.with(|c| Ok(c.query_row(count, (), |row| row.get::<_, i64>(0))?));
+    assert_eq!(rows.unwrap(), 1);
+    assert_eq!(pool.leftovers(), []);
+    assert!(
+        dir.path().join("a.db-wal").exists(),
+        "the child has removed the log"
+    );
+}

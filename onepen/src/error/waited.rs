@@ -24,7 +24,8 @@ pub enum WaitedFor {
     WriteLock,
     /// All reader connections were in use.
     Reader,
-    /// All connections of a pool were in use, or the one that is shared.
+    /// All connections of a [pool](crate::blocks::Pool) were in use, or the one
+    /// that is [shared](crate::blocks::Shared).
     Connection,
     /// Readers had to finish first (only over a rollback journal).
     Readers,
@@ -62,6 +63,9 @@ pub enum Contention {
     /// With other reads of this process: more at once than reader connections, or,
     /// over a rollback journal, reads that a COMMIT has to wait for.
     OwnReads,
+    /// With others of this process who had all connections of a pool, or the one
+    /// that is shared.
+    OwnConnections,
     /// With another process, which is named: a program that uses SQLite by other
     /// means, or another onepen.
     OtherProcess,
@@ -108,6 +112,18 @@ impl Holder {
         Self {
             pid: Some(std::process::id()),
             thread: Some("reads, streams or snapshots of this process".into()),
+            ..Self::default()
+        }
+    }
+}
+
+impl Holder {
+    /// Somebody in this process.
+    pub(crate) fn here(what: impl Into<Arc<str>>, since: Option<Duration>) -> Self {
+        Self {
+            pid: Some(std::process::id()),
+            thread: Some(what.into()),
+            since,
             ..Self::default()
         }
     }
@@ -238,9 +254,8 @@ impl Waited {
         match self.what {
             WaitedFor::Nothing | WaitedFor::Query => Contention::None,
             WaitedFor::Pen | WaitedFor::QueueSpace => Contention::OwnWrites,
-            // One section or checkout at a time has it, whether it reads or writes.
-            WaitedFor::Connection => Contention::OwnWrites,
             WaitedFor::Reader => Contention::OwnReads,
+            WaitedFor::Connection => Contention::OwnConnections,
             WaitedFor::Readers | WaitedFor::WriteLock | WaitedFor::Opening => outside,
         }
     }

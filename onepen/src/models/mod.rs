@@ -21,6 +21,7 @@
 //! | `handover` | two or three threads: small enough for loom |
 //! | `crowd` | more threads, panics, priorities, dropped futures |
 //! | `groups` | what a group makes of a failing member or COMMIT; no threads at all |
+//! | `line` | who is next, for everything that is given out by turns |
 //! | `slots` | who may use which reader connection, and who is next |
 //! | `real` | the pen with SQLite itself inside the model |
 
@@ -32,6 +33,7 @@ mod crowd;
 #[cfg(not(any(onepen_loom, onepen_shuttle)))]
 mod groups;
 mod handover;
+mod line;
 #[cfg(not(onepen_loom))]
 mod real;
 mod slots;

@@ -207,7 +207,7 @@ impl Real {
                 engine,
                 limits(),
                 crate::timer::shared(),
-                Arc::new(crate::pen::turn::Alone),
+                crate::blocks::permit::Turns::new(),
             ),
             readers: Arc::new(Readers::new(Arc::clone(&connector))),
             connector,

@@ -11,7 +11,8 @@ use super::queue::Queued;
 use super::wake::Wake;
 use super::{Pen, State};
 use crate::cancel::Cancel;
-use crate::engine::{Engine, GiveUp, Patience, Until};
+use crate::engine::{Engine, GiveUp, Patience, Until, deadline_exceeded};
+pub(crate) use crate::engine::{cancelled, gave_up};
 use crate::error::{Error, ErrorKind, Holder, Waited, WaitedFor};
 use crate::sync::{Arc, Ordering, lock};
 use crate::timer::Expires;
@@ -45,7 +46,7 @@ impl<E: Engine> Expires for Pen<E> {
     fn expire(&self, now: Instant) -> Option<Instant> {
         let mut state = lock(&self.state);
         let began = Instant::now();
-        while state.calls.pop_if(|at| *at <= now).is_some() {}
+        state.calls.answered(now);
         let due: Vec<_> = state
             .queue
             .iter()
@@ -65,8 +66,6 @@ impl<E: Engine> Expires for Pen<E> {
         // Looking through a long queue takes its time, under the lock: a tenth of
         // all time at most, rather than once for each of many deadlines.
         let pause = began.elapsed() * 10;
-        // Asked for only when no call comes earlier anyway: were every call
-        // renewed, they would pile up for as long as somebody waits.
         let again = state
             .queue
             .earliest_deadline()
@@ -74,8 +73,7 @@ impl<E: Engine> Expires for Pen<E> {
             .chain(lobby)
             .min()
             .map(|earliest| earliest.max(now + pause))
-            .filter(|again| state.calls.last().is_none_or(|call| again < call));
-        state.calls.extend(again);
+            .filter(|&again| state.calls.ask(again));
         let admitted = self.admit(&mut state);
         drop(state);
         self.announce(admitted);
@@ -185,22 +183,10 @@ impl<E: Engine> Pen<E> {
             // Found out without the pen's lock, by `answer`.
             WaitedFor::WriteLock => None,
             WaitedFor::Readers => Some(Holder::own_reads()),
-            _ => state.holder.describe(),
+            _ => self.write_lock.holder().or_else(|| state.holder.describe()),
         };
         waited
     }
-}
-
-pub(crate) fn cancelled(waited: Waited) -> Error {
-    Error::new(ErrorKind::Cancelled, "cancelled before it started").with_waited(waited)
-}
-
-pub(crate) fn deadline_exceeded(waited: Waited) -> Error {
-    Error::new(
-        ErrorKind::DeadlineExceeded,
-        "the deadline passed before it could start",
-    )
-    .with_waited(waited)
 }
 
 /// The patience of the caller behind `ticket`, from `since` on.
@@ -210,14 +196,6 @@ pub(crate) fn patience(ticket: &Ticket, since: Instant) -> Until<'_> {
             .patience
             .and_then(|patience| since.checked_add(patience)),
         cancel: ticket.cancel.as_ref(),
-    }
-}
-
-/// What a gone patience means to its caller.
-pub(crate) fn gave_up(why: GiveUp, waited: Waited) -> Error {
-    match why {
-        GiveUp::Cancelled => cancelled(waited),
-        GiveUp::Deadline | GiveUp::NobodyWaits => deadline_exceeded(waited),
     }
 }
 

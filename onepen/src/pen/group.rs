@@ -179,7 +179,9 @@ impl<E: Engine> Held<'_, E> {
         };
         let patience = patience(ticket, since);
         let gave_up = |why, what| {
-            let error = gave_up(why, Waited::new(what, since.elapsed()));
+            let mut waited = Waited::new(what, since.elapsed());
+            waited.holder = pen.write_lock.holder();
+            let error = gave_up(why, waited);
             Ok(Err(error.with_label(ticket.label.clone())))
         };
         // A cancelled token ends even a call that would not have to wait. A
@@ -189,7 +191,7 @@ impl<E: Engine> Held<'_, E> {
         }
         let turn = match Turn::take(pen, &patience) {
             Ok(turn) => turn,
-            Err(why) => return gave_up(why, WaitedFor::WriteLock),
+            Err(why) => return gave_up(why, WaitedFor::Pen),
         };
         let answer = match kind {
             Kind::Exclusive => {

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use super::{Pen, State};
+pub(crate) use crate::blocks::inside::Inside;
 use crate::engine::Engine;
 use crate::error::{self, Error, ErrorKind, Result};
 use crate::sync::Arc;
@@ -30,28 +31,6 @@ impl Holder {
             since: Some(since.elapsed()),
             ..error::Holder::default()
         })
-    }
-}
-
-crate::sync::thread_local! {
-    #[allow(clippy::missing_const_for_thread_local, reason = "loom's macro does not know that form")]
-    /// The pens that this thread holds.
-    static INSIDE: std::cell::RefCell<Vec<usize>> = std::cell::RefCell::new(Vec::new());
-}
-
-/// Marks this thread as holding a pen, while it lives.
-pub(crate) struct Inside;
-
-impl Inside {
-    pub(crate) fn enter(id: usize) -> Self {
-        INSIDE.with(|inside| inside.borrow_mut().push(id));
-        Self
-    }
-}
-
-impl Drop for Inside {
-    fn drop(&mut self) {
-        INSIDE.with(|inside| inside.borrow_mut().pop());
     }
 }
 
@@ -118,7 +97,7 @@ impl<E> State<E> {
 impl<E: Engine> Pen<E> {
     /// Whether this thread holds this pen, or is its writer thread.
     pub(crate) fn is_inside(&self) -> bool {
-        INSIDE.with(|inside| inside.borrow().contains(&self.id))
+        Inside::is_in(self.id)
     }
 
     pub(super) fn enter(&self) -> Inside {
@@ -127,7 +106,7 @@ impl<E: Engine> Pen<E> {
 
     /// Whether a write that this thread waited for would wait for this thread.
     pub(crate) fn is_in_its_way(&self) -> bool {
-        self.is_inside() || self.is_bystander()
+        self.is_inside() || self.is_bystander() || self.write_lock.is_held_here()
     }
 
     fn is_bystander(&self) -> bool {
@@ -145,6 +124,13 @@ impl<E: Engine> Pen<E> {
                 "a write was started inside a read closure of the same database; over a rollback \
                  journal a COMMIT waits until nobody reads, so it would wait for itself: write \
                  after the read has ended, or use `submit` and wait for it there",
+            ));
+        }
+        if self.write_lock.is_held_here() && !self.is_inside() {
+            return Err(Error::new(
+                ErrorKind::Reentrant,
+                "a write was started by a thread that has the write permit of the same file, where \
+                 it would wait for itself; give the permit back first",
             ));
         }
         if self.is_inside() {

@@ -79,12 +79,8 @@ impl<E: Engine> Pen<E> {
         }
         self.tally.queued(before + 1);
         if let Some(deadline) = header.deadline
-            && state
-                .calls
-                .last()
-                .is_none_or(|&earliest| deadline < earliest)
+            && state.calls.ask(deadline)
         {
-            state.calls.push(deadline);
             let this: Arc<dyn Expires> = Arc::clone(self) as _;
             self.timer.wake_at(deadline, &this);
         }

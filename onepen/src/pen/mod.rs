@@ -49,7 +49,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use self::ending::{WhileSomebodyWaits, closed};
-pub(crate) use self::ending::{cancelled, deadline_exceeded, gave_up, patience};
+pub(crate) use self::ending::{gave_up, patience};
 use self::held::{Held, Holder};
 use self::job::{Kind, Ticket, unwrap_ran};
 use self::lobby::InLobby;
@@ -60,7 +60,7 @@ use crate::engine::{Bystanders, Engine, Witness};
 use crate::error::{Error, Result};
 use crate::stats::Tally;
 use crate::sync::{Arc, AtomicBool, AtomicU8, Mutex, WaitWord, lock};
-use crate::timer::Timer;
+use crate::timer::{Calls, Timer};
 
 /// What a caller wants when the queue is at its bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -126,8 +126,8 @@ pub(crate) struct State<E> {
     retired: bool,
     /// What has to be closed before the engine is.
     before_engine: Option<Box<dyn FnOnce() + Send>>,
-    /// When the timer will call us: the earliest is the last.
-    calls: Vec<Instant>,
+    /// When the timer will call us.
+    calls: Calls,
     pub(crate) holder: Holder,
 }
 
@@ -164,8 +164,6 @@ impl<E: Engine> Pen<E> {
         timer: Arc<dyn Timer>,
         write_lock: Arc<dyn WriteLock>,
     ) -> Arc<Self> {
-        use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-        static NEXT: AtomicUsize = AtomicUsize::new(1);
         Arc::new(Self {
             state: Mutex::new(State {
                 engine: Some(Box::new(engine)),
@@ -177,7 +175,7 @@ impl<E: Engine> Pen<E> {
                 closed: false,
                 retired: false,
                 before_engine: None,
-                calls: Vec::new(),
+                calls: Calls::default(),
                 holder: Holder::default(),
             }),
             words: std::array::from_fn(|_| WaitWord::new()),
@@ -190,7 +188,7 @@ impl<E: Engine> Pen<E> {
             write_lock,
             limits,
             tally: Tally::default(),
-            id: NEXT.fetch_add(1, Relaxed),
+            id: crate::blocks::inside::new_id(),
             name: std::sync::OnceLock::new(),
             bystanders: std::sync::OnceLock::new(),
             witness: std::sync::OnceLock::new(),

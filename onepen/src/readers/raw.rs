@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ffi};
 
 use super::mark::{CommitMark, Mark};
+use crate::blocks::raw::{failure, reset_unfinished};
 use crate::engine::{GiveUp, Patience};
 use crate::error::{Error, ErrorKind, Waited, WaitedFor};
 
@@ -262,18 +263,9 @@ impl ReadConnection {
     /// [`rusqlite::Rows`] would otherwise pin its snapshot for ever.
     #[cold]
     fn reset_all(&self) {
-        // SAFETY: the handle is open, and the statements come from it. Resetting
-        // is allowed at any time, and nobody borrows one of them now: the access
-        // they could be borrowed from has ended.
-        unsafe {
-            let mut statement = ffi::sqlite3_next_stmt(self.handle(), ptr::null_mut());
-            while !statement.is_null() {
-                if ffi::sqlite3_stmt_busy(statement) != 0 {
-                    ffi::sqlite3_reset(statement);
-                }
-                statement = ffi::sqlite3_next_stmt(self.handle(), statement);
-            }
-        }
+        // SAFETY: nobody borrows a statement now: the access they could be
+        // borrowed from has ended.
+        unsafe { reset_unfinished(&self.connection, |_| ()) };
         if !self.connection.is_autocommit() {
             let _ = self.run(self.commit);
         }
@@ -382,15 +374,6 @@ fn prepare(connection: &Connection, sql: &CStr) -> rusqlite::Result<NonNull<ffi:
         )
     };
     NonNull::new(statement).ok_or_else(|| failure(connection, code))
-}
-
-fn failure(connection: &Connection, code: c_int) -> rusqlite::Error {
-    // SAFETY: the handle is open; the message is copied before any other call.
-    let message = unsafe {
-        let message = ffi::sqlite3_errmsg(connection.handle());
-        (!message.is_null()).then(|| CStr::from_ptr(message).to_string_lossy().into_owned())
-    };
-    rusqlite::Error::SqliteFailure(ffi::Error::new(code), message)
 }
 
 /// SQLite's progress handler: anything but 0 interrupts.

@@ -29,6 +29,7 @@ const ENDING: &str = "onepen/src/pen/ending.rs";
 const HELD: &str = "onepen/src/pen/held.rs";
 const HERALD: &str = "onepen/src/pen/herald.rs";
 const LOBBY: &str = "onepen/src/pen/lobby.rs";
+const LINE: &str = "onepen/src/blocks/line.rs";
 const PEN: &str = "onepen/src/pen/mod.rs";
 const QUEUE: &str = "onepen/src/pen/queue.rs";
 const WAKE: &str = "onepen/src/pen/wake.rs";
@@ -390,6 +391,43 @@ const BUGS: &[Bug] = &[
         changes: &[("line.waiting.remove(place);", "let _ = place;")],
         model: Model::Loom,
         scenario: "slots::a_waiter_that_is_cancelled_takes_nothing_with_it",
+    },
+    Bug {
+        what: "a permit comes back to nobody in line",
+        file: LINE,
+        changes: &[(
+            "match state.waiting.pop_front() {",
+            "match state.waiting.pop_front().filter(|_| false) {",
+        )],
+        model: Model::Loom,
+        scenario: "line::one_at_a_time_has_the_permit_and_whoever_waits_gets_it",
+    },
+    Bug {
+        what: "there are more permits than there are",
+        file: LINE,
+        changes: &[(
+            "state.free = state.free.checked_sub(1)?;",
+            "state.free = state.free.saturating_sub(1);",
+        )],
+        model: Model::Loom,
+        scenario: "line::one_at_a_time_has_the_permit_and_whoever_waits_gets_it",
+    },
+    Bug {
+        what: "who gives up stays in the line of permits",
+        file: LINE,
+        changes: &[("state.waiting.remove(place);", "let _ = place;")],
+        model: Model::Loom,
+        scenario: "line::a_waiter_that_is_cancelled_leaves_nothing_in_the_line",
+    },
+    Bug {
+        what: "a dropped task keeps the permit it was given",
+        file: LINE,
+        changes: &[(
+            "&& waiter.outcome() == Some(Ok(()))",
+            "&& waiter.outcome() != Some(Ok(()))",
+        )],
+        model: Model::Loom,
+        scenario: "line::a_task_that_is_dropped_at_any_moment_passes_its_permit_on",
     },
     Bug {
         what: "readers that are held get slots",
