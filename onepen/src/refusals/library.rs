@@ -55,8 +55,8 @@ pub(super) fn refuse_where_others_may_be(path: &Path) -> Result<()> {
     Err(refused(
         path,
         &format!(
-            "is open in this process already, and {} with SQLite {} is loaded beside the linked \
-             {}: if that library has it open",
+            "is open in this process already, and {} (SQLite {}) is loaded beside the linked {}; if \
+             that one has it open",
             library.path.display(),
             library.version,
             rusqlite::version()
@@ -82,8 +82,8 @@ fn refused(path: &Path, what: &str) -> Error {
     Error::new(
         ErrorKind::Refused,
         format!(
-            "{}: {what}; then each of the two frees the other's locks without knowing, and both \
-             write at once (https://www.sqlite.org/howtocorrupt.html#_multiple_copies_of_sqlite_linked_into_the_same_application): \
+            "{}: {what}: each of the two frees the other's locks without knowing, and both write \
+             at once (https://www.sqlite.org/howtocorrupt.html#_multiple_copies_of_sqlite_linked_into_the_same_application): \
              use one library for one file, or a process of its own, or accept the risk with \
              `Options::any_sqlite`",
             path.display()

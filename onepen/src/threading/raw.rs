@@ -138,6 +138,14 @@ pub(super) unsafe fn open(path: &CStr, flags: c_int) -> rusqlite::Result<Connect
     }
 }
 
+/// Whether anything is going on: a transaction, or a statement that reads.
+pub(super) fn is_in_a_transaction(connection: &Connection) -> bool {
+    // SAFETY: the handle is open. Without a name the answer is for all databases
+    // of the connection, and cannot fail.
+    let state = unsafe { ffi::sqlite3_txn_state(handle(connection), std::ptr::null()) };
+    state != ffi::SQLITE_TXN_NONE || !connection.is_autocommit()
+}
+
 /// Enters the mutex of a connection and returns whether it could be had. With
 /// `wait` it always can.
 ///

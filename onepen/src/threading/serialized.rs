@@ -211,7 +211,11 @@ fn this_thread() -> usize {
 }
 
 /// The time between entering the mutex and leaving it.
-struct Section<'a>(&'a Serialized);
+struct Section<'a> {
+    shared: &'a Serialized,
+    /// Nothing is left to be undone.
+    clean: bool,
+}
 
 impl<'a> Section<'a> {
     fn enter(shared: &'a Serialized, longest: Option<Duration>) -> Result<Self> {
@@ -247,21 +251,26 @@ impl<'a> Section<'a> {
             Some(_) => {}
         }
         shared.inside.store(me, Ordering::Relaxed);
-        Ok(Self(shared))
+        Ok(Self {
+            shared,
+            clean: false,
+        })
     }
 
     /// Whether a transaction had been left open, which is over now.
-    fn end(self) -> bool {
+    fn end(mut self) -> bool {
+        self.clean = true;
         self.roll_back()
     }
 
     fn roll_back(&self) -> bool {
-        let connection = &self.0.connection;
+        let connection = &self.shared.connection;
+        if !raw::is_in_a_transaction(connection) {
+            return false;
+        }
         // A forgotten statement would pin its snapshot for as long as the
         // connection lives.
-        if connection.is_busy() {
-            crate::raw::clean_up(connection);
-        }
+        crate::raw::clean_up(connection);
         if connection.is_autocommit() {
             return false;
         }
@@ -273,10 +282,12 @@ impl<'a> Section<'a> {
 
 impl Drop for Section<'_> {
     fn drop(&mut self) {
-        self.roll_back();
-        self.0.inside.store(0, Ordering::Relaxed);
+        if !self.clean {
+            self.roll_back();
+        }
+        self.shared.inside.store(0, Ordering::Relaxed);
         // SAFETY: entered in `enter`, by this thread, since a section is on its
         // thread's stack.
-        unsafe { raw::leave(self.0.mutex) };
+        unsafe { raw::leave(self.shared.mutex) };
     }
 }
