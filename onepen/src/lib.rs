@@ -169,6 +169,7 @@
 
 mod call;
 mod cancel;
+mod capi;
 mod checkpoint;
 mod connection;
 mod database;

@@ -12,11 +12,12 @@ use std::time::Instant;
 
 use rusqlite::{Connection, ffi};
 
+use crate::capi::{Control, failure};
 use crate::connection::{Connector, POLL, Role};
 use crate::engine::{CommitError, Engine, Patience};
 use crate::error::{Error, ErrorKind, Outcome, Result, Waited, WaitedFor};
 use crate::pen::READERS;
-use crate::raw::{self, Control, Guards};
+use crate::raw::{self, Guards};
 use crate::readers::Readers;
 use crate::trace::event;
 use crate::wal::WalLevel;
@@ -73,7 +74,7 @@ impl Live {
         if code == ffi::SQLITE_OK {
             return Ok(());
         }
-        Err(raw::failure(&self.connection, code).into())
+        Err(failure(&self.connection, code).into())
     }
 }
 
@@ -221,7 +222,7 @@ impl Engine for SqliteEngine {
                 continue;
             }
             return Err(CommitError {
-                error: Arc::new(raw::failure(&live.connection, code)),
+                error: Arc::new(failure(&live.connection, code)),
                 outcome: outcome_of_failed_commit(code),
             });
         }
@@ -341,13 +342,13 @@ impl SqliteEngine {
                 _ => {
                     return Err(self
                         .connector
-                        .context(raw::failure(&live.connection, code).into()));
+                        .context(failure(&live.connection, code).into()));
                 }
             }
             if let Some(why) = patience.exhausted() {
                 let mut waited = Waited::new(WaitedFor::WriteLock, since.elapsed());
                 waited.holder = Some("another process, or another library in this one".into());
-                let error = raw::failure(&live.connection, code);
+                let error = failure(&live.connection, code);
                 return Err(self
                     .connector
                     .context(crate::pen::gave_up(why, waited).with_source(error)));
