@@ -2,5 +2,6 @@
 //! the write lock, [`holders`] says who holds which lock. SQLite itself is not
 //! linked, and no file of a database is ever opened by a process that has it open.
 
+pub mod fork;
 pub mod gate;
 pub mod holders;

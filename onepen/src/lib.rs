@@ -192,6 +192,7 @@ mod readers;
 mod registry;
 mod sqlite;
 mod stats;
+mod strangers;
 mod sync;
 mod timer;
 mod trace;
@@ -201,7 +202,9 @@ mod wal;
 pub use call::{Call, Submitted};
 pub use cancel::CancelToken;
 pub use database::Database;
-pub use error::{Error, ErrorKind, Outcome, Result, Waited, WaitedFor};
+pub use error::{
+    Activity, Contention, Error, ErrorKind, Holder, Outcome, Part, Result, Waited, WaitedFor,
+};
 pub use keyed::{KeyedCall, Once};
 pub use migrate::Migrations;
 pub use options::{Durability, Journal, Options};

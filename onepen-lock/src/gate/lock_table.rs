@@ -1,0 +1,132 @@
+//! What the kernel's table of locks (`/proc/locks`) says of one database.
+//!
+//! The table is read, nothing is opened. A process in another container is not
+//! in it: its locks look free, and then a turn may be passed over wrongly, which
+//! is unfair and nothing worse.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Bytes of the database file (<https://www.sqlite.org/fileformat2.html>,
+/// `os.h`): PENDING and RESERVED.
+const PENDING: u64 = 0x4000_0000;
+const RESERVED: u64 = PENDING + 1;
+/// Bytes of `-shm` (`wal.c`): the writer's, the checkpointer's, and the one that
+/// every connection holds for reading while it uses the log.
+const WRITE: u64 = 120;
+const CHECKPOINT: u64 = 121;
+const IN_USE: u64 = 128;
+
+/// The files of one database.
+#[derive(Debug)]
+pub(super) struct Files {
+    database: PathBuf,
+    shared_memory: PathBuf,
+}
+
+impl Files {
+    /// `database` has no symbolic links in it.
+    pub(super) fn of(database: &Path) -> Self {
+        let mut shared_memory = database.as_os_str().to_owned();
+        shared_memory.push("-shm");
+        Self {
+            database: database.to_owned(),
+            shared_memory: shared_memory.into(),
+        }
+    }
+
+    /// Whether anybody holds SQLite's write lock, or checkpoints. `false` also
+    /// when that cannot be known.
+    pub(super) fn lock_is_held(&self) -> bool {
+        let (database, shared_memory) = self.inodes();
+        locks().iter().any(|lock| {
+            lock.write
+                && (lock.covers(shared_memory, WRITE)
+                    || lock.covers(shared_memory, CHECKPOINT)
+                    || lock.covers(database, RESERVED)
+                    || lock.covers(database, PENDING))
+        })
+    }
+
+    /// Whether a process other than `members` has the database open in
+    /// write-ahead mode.
+    pub(super) fn has_strangers(&self, members: &[u32]) -> bool {
+        let (_, shared_memory) = self.inodes();
+        locks().iter().any(|lock| {
+            lock.covers(shared_memory, IN_USE) && lock.pid.is_none_or(|pid| !members.contains(&pid))
+        })
+    }
+
+    /// By number alone: some file systems (btrfs, overlayfs) tell `stat` another
+    /// device than the table has.
+    fn inodes(&self) -> (Option<u64>, Option<u64>) {
+        let inode = |path: &Path| Some(path.metadata().ok()?.ino());
+        (inode(&self.database), inode(&self.shared_memory))
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Lock {
+    write: bool,
+    /// `None`: it belongs to an open file description, and so to nobody.
+    pid: Option<u32>,
+    inode: u64,
+    first: u64,
+    last: u64,
+}
+
+impl Lock {
+    fn covers(&self, inode: Option<u64>, byte: u64) -> bool {
+        Some(self.inode) == inode && (self.first..=self.last).contains(&byte)
+    }
+}
+
+fn locks() -> Vec<Lock> {
+    let table = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    table.lines().filter_map(parse).collect()
+}
+
+/// `1: POSIX  ADVISORY  WRITE 23700 fe:00:1234 120 120`
+fn parse(line: &str) -> Option<Lock> {
+    let mut words = line.split_whitespace().skip(1);
+    // One that waits for the lock has an arrow here.
+    matches!(words.next()?, "POSIX" | "OFDLCK").then_some(())?;
+    let write = words.nth(1)? == "WRITE";
+    let pid = words.next()?.parse().ok();
+    let inode = words.next()?.rsplit(':').next()?.parse().ok()?;
+    let first = words.next()?.parse().ok()?;
+    let last = match words.next()? {
+        "EOF" => u64::MAX,
+        last => last.parse().ok()?,
+    };
+    Some(Lock {
+        write,
+        pid,
+        inode,
+        first,
+        last,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_table_is_understood_and_waiters_are_not_holders() {
+        let lock = parse("1: POSIX  ADVISORY  WRITE 23700 fe:00:1234 120 120").unwrap();
+        assert!(lock.write && lock.pid == Some(23700));
+        assert!(lock.covers(Some(1234), WRITE) && !lock.covers(Some(1234), CHECKPOINT));
+        assert!(!lock.covers(None, WRITE));
+        let lock = parse("7: OFDLCK ADVISORY  READ -1 00:2f:88 0 EOF").unwrap();
+        assert!(!lock.write && lock.pid.is_none() && lock.covers(Some(88), RESERVED));
+        for other in [
+            "1: -> POSIX  ADVISORY  WRITE 23700 fe:00:1234 120 120",
+            "2: FLOCK  ADVISORY  WRITE 1 fe:00:1234 0 EOF",
+            "3: POSIX",
+            "",
+        ] {
+            assert_eq!(parse(other), None, "{other}");
+        }
+    }
+}
