@@ -170,6 +170,7 @@
 pub mod blocks;
 mod call;
 mod cancel;
+mod capi;
 mod checkpoint;
 mod connection;
 mod database;

@@ -15,11 +15,12 @@ use rusqlite::{Connection, ffi};
 use crate::blocks::raw::finalize_forgotten;
 use crate::blocks::retry::{Class, Stopped, again};
 use crate::blocks::transaction::outcome_of_failed_commit;
+use crate::capi::{Control, failure};
 use crate::connection::{Connector, POLL, Role};
 use crate::engine::{CommitError, Engine, Patience, Witness, gave_up};
 use crate::error::{Error, ErrorKind, Holder, Outcome, Result, Waited, WaitedFor};
 use crate::gate::Others;
-use crate::raw::{self, Control, Guards};
+use crate::raw::{self, Guards};
 use crate::readers::Readers;
 use crate::trace::event;
 use crate::wal::WalLevel;
@@ -76,7 +77,7 @@ impl Live {
         if code == ffi::SQLITE_OK {
             return Ok(());
         }
-        Err(raw::failure(&self.connection, code).into())
+        Err(failure(&self.connection, code).into())
     }
 }
 
@@ -243,7 +244,7 @@ impl Engine for SqliteEngine {
                 Ok(())
             }
             Err(Stopped::Failed(code) | Stopped::GaveUp(_, code)) => Err(CommitError {
-                error: Arc::new(raw::failure(&live.connection, code)),
+                error: Arc::new(failure(&live.connection, code)),
                 outcome: outcome_of_failed_commit(code),
                 holder: match code & 0xff {
                     ffi::SQLITE_BUSY => strangers.who(WaitedFor::Readers),
@@ -367,12 +368,12 @@ impl SqliteEngine {
         });
         begun.map_err(|stopped| match stopped {
             Stopped::Failed(code) => {
-                let error = raw::failure(&live.connection, code);
+                let error = failure(&live.connection, code);
                 self.connector.context(error.into())
             }
             Stopped::GaveUp(why, code) => {
                 let waited = Waited::new(WaitedFor::WriteLock, since.elapsed());
-                let error = raw::failure(&live.connection, code);
+                let error = failure(&live.connection, code);
                 let error = gave_up(why, waited).with_source(error);
                 self.connector.blame(self.connector.context(error))
             }
