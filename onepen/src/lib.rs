@@ -230,3 +230,16 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guarantees.md")]
 struct Guarantees;
+#[cfg(doctest)]
+mod guide {
+    macro_rules! page {
+        ($name:ident, $file:literal) => {
+            #[doc = include_str!(concat!("../../docs/guide/", $file))]
+            struct $name;
+        };
+    }
+    page!(ThreadingModes, "threading-modes.md");
+    page!(Refusals, "refusals.md");
+    page!(LogAndStatus, "log-and-status.md");
+    page!(Neighbours, "neighbours.md");
+}
