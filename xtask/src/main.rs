@@ -1,6 +1,7 @@
 //! The project's own chores: `cargo xtask <verb>`.
 
 mod compare;
+mod gate;
 mod models;
 mod published;
 
@@ -10,6 +11,8 @@ usage: cargo xtask <verb> [options]
   compare   all contenders of the table \"Must reach\", alternating in one run
             (`cargo xtask compare --help`)
   figures   what `compare --json` wrote, into docs/benchmarks.md
+  gate      processes that write to one database, in turns and with busy_timeout
+            (`cargo xtask gate --help`)
   models    the hand-over of the pen under loom and shuttle, and with planted
             bugs (`cargo xtask models --help`)
 ";
@@ -19,6 +22,7 @@ fn main() {
     let outcome = match words.next().as_deref() {
         Some("compare") => compare::main(words.collect()),
         Some("figures") => published::main(&words.collect::<Vec<_>>()),
+        Some("gate") => gate::main(words.collect()),
         Some("models") => models::main(words.collect()),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");
