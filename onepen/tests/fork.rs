@@ -137,7 +137,9 @@ fn a_child_leaves_its_parents_database_in_memory_there() {
 
 #[test]
 fn a_child_can_use_none_of_its_parents_blocks_and_closes_nothing_of_theirs() {
-    use onepen::blocks::{Busy, BusyHandler, BusyWait, PerThread, Pool, Shared, WritePermit};
+    use onepen::blocks::{
+        Busy, BusyHandler, BusyWait, PerThread, PoolOptions, Shared, WritePermit,
+    };
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
     let _one = FORKS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -162,7 +164,11 @@ fn a_child_can_use_none_of_its_parents_blocks_and_closes_nothing_of_theirs() {
         BusyHandler::closure(give_up).install(&connection)?;
         Ok(connection)
     };
-    let pool = Pool::new(2, connect.clone());
+    let tidied = Arc::new(AtomicU32::new(0));
+    let count_tidied = Arc::clone(&tidied);
+    let pool = PoolOptions::new(2)
+        .on_leftover(move |_| _ = count_tidied.fetch_add(1, Ordering::SeqCst))
+        .open_with(connect.clone());
     let schema = "PRAGMA journal_mode = wal; CREATE TABLE t (n)";
     pool.get().unwrap().execute_batch(schema).unwrap();
     let shared = Shared::new(connect().unwrap());
@@ -191,7 +197,7 @@ fn a_child_can_use_none_of_its_parents_blocks_and_closes_nothing_of_theirs() {
             && is_forked(permit.take().map(drop));
         // None of it closes a connection, or ends the transaction.
         drop((out, turn, permit, threads, shared, pool));
-        refused && closed.load(Ordering::SeqCst) == 0
+        refused && closed.load(Ordering::SeqCst) == 0 && tidied.load(Ordering::SeqCst) == 0
     }));
     assert_eq!(closed.load(Ordering::SeqCst), 0);
     let (pool, shared, threads, permit, turn, out) = theirs.into_inner().unwrap().unwrap();

@@ -217,7 +217,13 @@ fn a_transaction_left_open_is_rolled_back_and_reported_with_where_it_began() {
     library(&mut connection);
     drop(connection);
     assert_eq!(reports.try_recv().unwrap().began, None);
-    assert_eq!((pool.leftovers().len(), pool.state().leftovers), (4, 4));
+    let mut connection = pool.get().unwrap();
+    connection.immediate(|_| Ok(())).unwrap();
+    let plain: &Connection = &connection;
+    plain.execute_batch("BEGIN").unwrap();
+    drop(connection);
+    assert_eq!(reports.try_recv().unwrap().began, None);
+    assert_eq!((pool.leftovers().len(), pool.state().leftovers), (5, 5));
     home.connect()
         .execute_batch("INSERT INTO t VALUES (3)")
         .unwrap(); // no lock is left
