@@ -167,6 +167,7 @@
     )
 )]
 
+pub mod backup;
 mod call;
 mod cancel;
 mod checkpoint;
