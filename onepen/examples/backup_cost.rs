@@ -76,7 +76,10 @@ fn main() -> Result<()> {
                     } else {
                         db.execute(
                             "INSERT INTO log(n, text) VALUES (?1, ?2)",
-                            (random >> 1, "some words that were said"),
+                            (
+                                i64::try_from(random >> 1).unwrap_or(0),
+                                "some words that were said",
+                            ),
                         )
                     };
                     match done {
@@ -194,7 +197,7 @@ fn fill(db: &Database, megabytes: u64) -> Result<()> {
         db.execute(
             "INSERT INTO big(n, fill) WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c \
              WHERE i < ?1) SELECT 0, randomblob(?2) FROM c",
-            (rows, ROW - 30),
+            (rows as i64, ROW as i64 - 30),
         )?;
         left -= rows;
     }

@@ -7,6 +7,11 @@
 //!   is written meanwhile, by this process or by others. In write-ahead mode no
 //!   writer waits for it and nothing that is written makes it start over: it reads
 //!   a snapshot, and snapshots and writers do not know each other.
+//!   Over a [rollback journal](crate::Journal::Rollback) nobody can commit beside
+//!   a reader, so there it is copied in steps of a megabyte: a writer waits for one
+//!   of them at most, and when somebody has written in between, copying begins
+//!   anew, three times at most ([`ErrorKind::Refused`](crate::ErrorKind::Refused)
+//!   then).
 //! - What the snapshot costs is the log, which cannot be reset while it is read.
 //!   It may grow to a [limit](Transfer::log_limit), and what happens then is the
 //!   caller's choice ([`WhenLogFull`]).

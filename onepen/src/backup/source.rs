@@ -1,7 +1,9 @@
 //! What is copied: a database of this process, or a file.
 //!
-//! Guarantee: what [`Source::open`] gives sees one committed state for as long as
-//! it lives. Where a log is kept, nobody who writes waits for it.
+//! Guarantee: where a log is kept, what [`Source::open`] gives sees one committed
+//! state for as long as it lives, and nobody who writes waits for it. Over a
+//! rollback journal nobody could commit beside that; there it holds no lock
+//! between two steps, and SQLite begins anew when somebody has written.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -24,17 +26,20 @@ pub(super) enum Source<'a> {
     File(PathBuf),
 }
 
-/// One state of it.
+/// One state of it, or what comes closest.
 pub(super) enum State {
     Snapshot(Snapshot),
-    Connection(Connection),
+    /// In a read transaction.
+    Held(Connection),
+    /// In none.
+    Loose(Connection),
 }
 
 impl State {
     pub(super) fn connection(&self) -> &Connection {
         match self {
             Self::Snapshot(snapshot) => snapshot.connection(),
-            Self::Connection(connection) => connection,
+            Self::Held(connection) | Self::Loose(connection) => connection,
         }
     }
 }
@@ -76,17 +81,25 @@ impl Source<'_> {
                     ..Ticket::default()
                 };
                 let snapshot = database.shared.readers()?.snapshot(&ticket)?;
-                Ok(State::Snapshot(snapshot))
+                if is_in_wal(snapshot.connection())? {
+                    return Ok(State::Snapshot(snapshot));
+                }
+                drop(snapshot);
+                self.connection(until).map(State::Loose)
             }
             Self::File(path) => {
-                let connection = open_file(path, until)?;
+                let (connection, still) = open_file(path, until)?;
                 retry(until, WaitedFor::Opening, Instant::now(), || {
                     if connection.is_autocommit() {
                         connection.execute_batch("BEGIN")?;
                     }
                     connection.query_row("SELECT count(*) FROM sqlite_schema", (), |_| Ok(()))
                 })?;
-                Ok(State::Connection(connection))
+                if still || is_in_wal(&connection)? {
+                    return Ok(State::Held(connection));
+                }
+                connection.execute_batch("COMMIT")?;
+                Ok(State::Loose(connection))
             }
         }
     }
@@ -101,7 +114,7 @@ impl Source<'_> {
                 connection.pragma_update(None, "query_only", false)?;
                 Ok(connection)
             }
-            Self::File(path) => open_file(path, until),
+            Self::File(path) => open_file(path, until).map(|(connection, _)| connection),
         }
     }
 
@@ -137,7 +150,13 @@ fn keeps_log(database: &Database) -> bool {
     options.journal == Journal::Wal && !options.read_only
 }
 
-fn open_file(path: &Path, until: &dyn Patience) -> Result<Connection> {
+fn is_in_wal(connection: &Connection) -> Result<bool> {
+    let journal: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+    Ok(journal == "wal")
+}
+
+/// Opens it; says whether it is still, so that no lock is needed.
+fn open_file(path: &Path, until: &dyn Patience) -> Result<(Connection, bool)> {
     if !path.exists() {
         return Err(Error::io(
             "there is no such database",
@@ -145,7 +164,7 @@ fn open_file(path: &Path, until: &dyn Patience) -> Result<Connection> {
         ));
     }
     if is_still(path) {
-        return Ok(still(path)?);
+        return Ok((still(path)?, true));
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
@@ -154,7 +173,7 @@ fn open_file(path: &Path, until: &dyn Patience) -> Result<Connection> {
     retry(until, WaitedFor::Opening, Instant::now(), || {
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(Duration::ZERO)?;
-        Ok(connection)
+        Ok((connection, false))
     })
     .map_err(|error| {
         let why = error

@@ -15,10 +15,22 @@ use crate::error::{Error, ErrorKind, Result};
 
 type OnProgress<'a> = Box<dyn FnMut(&Progress) + Send + 'a>;
 
+/// The part of the time that a copy works when the caller does not say.
+const SHARE: f64 = 0.5;
+
+/// How far a copy stands behind other threads (`nice`).
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
+
 /// A copy of a database that has not been made yet
 /// ([`Database::backup_to`], [`restore`](super::restore)).
 #[must_use = "nothing is copied until `run`"]
 pub struct Transfer<'a> {
+    plan: Plan<'a>,
+    progress: Option<OnProgress<'a>>,
+}
+
+struct Plan<'a> {
     source: Source<'a>,
     target: PathBuf,
     replace: bool,
@@ -27,7 +39,6 @@ pub struct Transfer<'a> {
     limits: Limits,
     deadline: Option<Duration>,
     cancel: Option<CancelToken>,
-    progress: Option<OnProgress<'a>>,
 }
 
 impl<'a> Transfer<'a> {
@@ -40,7 +51,7 @@ impl<'a> Transfer<'a> {
     }
 
     fn new(source: Source<'a>, target: &Path) -> Self {
-        Self {
+        let plan = Plan {
             source,
             target: target.to_owned(),
             replace: false,
@@ -48,12 +59,15 @@ impl<'a> Transfer<'a> {
             compact: false,
             limits: Limits {
                 rate: None,
-                share: 1.0,
+                share: SHARE,
                 log: 1 << 30,
                 when_log_full: WhenLogFull::default(),
             },
             deadline: None,
             cancel: None,
+        };
+        Self {
+            plan,
             progress: None,
         }
     }
@@ -61,14 +75,14 @@ impl<'a> Transfer<'a> {
     /// Whether a database that is at the target already is replaced. Default: no,
     /// [`ErrorKind::Refused`].
     pub fn replace(mut self, replace: bool) -> Self {
-        self.replace = replace;
+        self.plan.replace = replace;
         self
     }
 
     /// How the copy is checked before it takes its place. Default:
     /// [`Check::Full`].
     pub fn check(mut self, check: Check) -> Self {
-        self.check = check;
+        self.plan.check = check;
         self
     }
 
@@ -77,13 +91,13 @@ impl<'a> Transfer<'a> {
     /// rowids of tables without an `INTEGER PRIMARY KEY` may change
     /// (<https://www.sqlite.org/lang_vacuum.html>). Default: no.
     pub fn compact(mut self, compact: bool) -> Self {
-        self.compact = compact;
+        self.plan.compact = compact;
         self
     }
 
     /// At most so many bytes are copied in a second. Default: no limit.
     pub fn rate(mut self, bytes_per_second: u64) -> Self {
-        self.limits.rate = Some(bytes_per_second.max(1));
+        self.plan.limits.rate = Some(bytes_per_second.max(1));
         self
     }
 
@@ -91,7 +105,7 @@ impl<'a> Transfer<'a> {
     /// of it resting: 0.25 takes four times as long and a quarter of a processor.
     /// Between 0.01 and 1.
     pub fn share(mut self, share: f64) -> Self {
-        self.limits.share = if share.is_nan() {
+        self.plan.limits.share = if share.is_nan() {
             1.0
         } else {
             share.clamp(0.01, 1.0)
@@ -103,8 +117,8 @@ impl<'a> Transfer<'a> {
     /// copied (or as many as it has when copying begins, if those are more), and
     /// what happens beyond. Default: 1 GiB, [`WhenLogFull::Stop`].
     pub fn log_limit(mut self, bytes: u64, then: WhenLogFull) -> Self {
-        self.limits.log = bytes;
-        self.limits.when_log_full = then;
+        self.plan.limits.log = bytes;
+        self.plan.limits.when_log_full = then;
         self
     }
 
@@ -112,24 +126,24 @@ impl<'a> Transfer<'a> {
     /// before ([`ErrorKind::DeadlineExceeded`]). Default: as long as it takes, with
     /// waits for others bounded by [`Options::wait`](crate::Options::wait).
     pub fn deadline(mut self, time: Duration) -> Self {
-        self.deadline = Some(time);
+        self.plan.deadline = Some(time);
         self
     }
 
     /// A token that ends it from another thread. The target is as it was before.
     pub fn cancel_with(mut self, token: &CancelToken) -> Self {
-        self.cancel = Some(token.clone());
+        self.plan.cancel = Some(token.clone());
         self
     }
 
-    /// Is called after each step, on the thread that runs the copy: about once for
+    /// Is called after each step, on the thread that makes the copy: about once for
     /// each megabyte, and every 10 ms while the copy is being checked.
     pub fn progress(mut self, each: impl FnMut(&Progress) + Send + 'a) -> Self {
         self.progress = Some(Box::new(each));
         self
     }
 
-    /// Makes the copy, on this thread; returns when it is in its place and a loss
+    /// Makes the copy, on a thread of its own and of low priority; returns when it is in its place and a loss
     /// of power cannot take it away.
     ///
     /// # Errors
@@ -142,13 +156,35 @@ impl<'a> Transfer<'a> {
     /// - [`ErrorKind::Io`], [`ErrorKind::Sqlite`]: something could not be read or
     ///   written. Only when the flush of the directory failed, at the very end, is
     ///   the target a new one; the message says so.
-    pub fn run(mut self) -> Result<Copied> {
-        let mut progress = self.progress.take();
-        let made = self.make(progress.as_deref_mut());
-        made.map_err(|error| self.source.context(error))
+    pub fn run(self) -> Result<Copied> {
+        let Self { plan, mut progress } = self;
+        let made = std::thread::scope(|scope| {
+            let maker = std::thread::Builder::new()
+                .name("onepen-backup".to_owned())
+                .spawn_scoped(scope, || {
+                    go_behind_others();
+                    plan.make(progress.as_deref_mut())
+                })
+                .map_err(|error| Error::io("no thread for the copy could be started", error))?;
+            match maker.join() {
+                Ok(made) => made,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        });
+        made.map_err(|error| plan.source.context(error))
     }
+}
 
-    fn make(&self, progress: Option<&mut (dyn FnMut(&Progress) + Send + 'a)>) -> Result<Copied> {
+/// Processors go to others first: a copy competes with writers for nothing else
+/// but these and the disk. It holds no lock that they could wait for.
+fn go_behind_others() {
+    // On Linux it is this thread that is meant, and its children.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(None, NICE);
+}
+
+impl Plan<'_> {
+    fn make(&self, progress: Option<&mut (dyn FnMut(&Progress) + Send + '_)>) -> Result<Copied> {
         let began = Instant::now();
         let path = self.source.path();
         let place = Place::find(&self.target, path, self.replace)?;
@@ -203,7 +239,7 @@ impl<'a> Transfer<'a> {
 
     fn pages(&self, part: &Part, pace: &mut Pace<'_, '_>) -> std::result::Result<copy::Size, Halt> {
         let state = self.source.open(&self.while_waiting(pace))?;
-        copy::copy(state.connection(), part, pace)
+        copy::copy(state.connection(), part, pace, self.source.patience())
     }
 
     fn vacuum(
@@ -275,11 +311,11 @@ fn step(
 impl fmt::Debug for Transfer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Transfer")
-            .field("from", &self.source.path())
-            .field("to", &self.target)
-            .field("replace", &self.replace)
-            .field("check", &self.check)
-            .field("compact", &self.compact)
+            .field("from", &self.plan.source.path())
+            .field("to", &self.plan.target)
+            .field("replace", &self.plan.replace)
+            .field("check", &self.plan.check)
+            .field("compact", &self.plan.compact)
             .finish_non_exhaustive()
     }
 }
