@@ -34,6 +34,15 @@ type Identity = (u64, u64);
 #[cfg(not(unix))]
 type Identity = std::path::PathBuf;
 
+#[cfg(unix)]
+impl FileId {
+    /// The file that this was said of.
+    pub(crate) fn of(meta: &Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        Self((meta.dev(), meta.ino()))
+    }
+}
+
 /// Which file `path` leads to now; `None` when there is none.
 pub(crate) fn identify(path: &Path) -> io::Result<Option<FileId>> {
     #[cfg(unix)]

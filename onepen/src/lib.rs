@@ -167,6 +167,7 @@
     )
 )]
 
+pub mod backup;
 pub mod blocks;
 mod call;
 mod cancel;
