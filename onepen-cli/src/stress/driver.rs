@@ -202,7 +202,8 @@ pub fn run(
     })
 }
 
-fn prepare(path: &Path, workload: Workload) -> rusqlite::Result<()> {
+/// Makes the tables of a run.
+pub fn prepare(path: &Path, workload: Workload) -> rusqlite::Result<()> {
     let mut connection = Connection::open(path)?;
     let transaction = connection.transaction()?;
     transaction.execute_batch(SCHEMA)?;
@@ -415,8 +416,8 @@ fn gather(
     Ok(file)
 }
 
-/// What the database itself says.
-fn look(
+/// Adds what the database itself says.
+pub fn look(
     connection: &Connection,
     history: &mut History,
     workload: Workload,

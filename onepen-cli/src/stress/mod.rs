@@ -12,6 +12,8 @@ mod deeds;
 mod driver;
 mod faults;
 mod log;
+#[cfg(test)]
+mod planted;
 mod report;
 mod worker;
 mod workloads;
