@@ -133,8 +133,10 @@ fn of_holder(steady: &Steady, samples: &Samples) -> Option<Finding> {
     let share = steady.worked.as_secs_f64() / lasted.as_secs_f64().max(0.001);
     let asleep = share < ASLEEP;
     let held = &steady.held;
+    let purpose = samples.last().purpose(process);
+    let purpose = purpose.map_or_else(String::new, |said| format!(" ({said})"));
     let throughout = format!(
-        "{} had {held} at all {looks} looks in {}",
+        "{}{purpose} had {held} at all {looks} looks in {}",
         who(process),
         seconds(lasted)
     );

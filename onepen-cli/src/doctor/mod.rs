@@ -96,7 +96,7 @@ fn visit(args: &Args, aloud: bool) -> Result<Report, String> {
                     let _ = say(&format!(
                         "{}\n\n{}",
                         files.path.display(),
-                        report::now(&first.look)
+                        report::now(first)
                     ));
                 }
                 let processes = first
