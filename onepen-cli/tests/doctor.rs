@@ -607,6 +607,25 @@ fn it_could_not_look_is_another_answer_than_nothing_found() {
     );
 }
 
+/// Who may write to the directory must not be able to hold up a doctor who is root.
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_not_waited_for() {
+    let (_home, path) = home();
+    drop(Python::at_gate(&path, &format!("{WAL}\ngate()")));
+    for ending in ["db-shm", "db-journal"] {
+        let pipe = path.with_extension(ending);
+        let _ = fs::remove_file(&pipe);
+        let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+    }
+    let ran = doctor(&path);
+    let unseen = json(&ran)["could_not_see"].to_string();
+    assert!(
+        unseen.contains("-shm cannot be read (no regular file)"),
+        "{unseen}"
+    );
+}
+
 /// Names, times and contents of everything in a directory.
 fn state(directory: &Path) -> Vec<(PathBuf, i64, i64, Vec<u8>)> {
     let mut state: Vec<_> = fs::read_dir(directory)

@@ -318,7 +318,7 @@ fn lost(user: &User, samples: &Samples) -> Option<Finding> {
         .flat_map(|sample| &sample.look.holders)
         // Locks of nobody who could be seen may be its.
         .any(|holder| holder.process.as_ref().is_none_or(|it| it.pid == pid));
-    (user.of_shared_memory > 0 && user.is_still_open() && !has_locks).then(|| {
+    (user.of_shared_memory > 0 && !has_locks).then(|| {
         LOST.found(
             [pid],
             format!(
