@@ -7,7 +7,7 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use onepen_lock::holders::beside;
@@ -131,10 +131,26 @@ impl Files {
 /// <https://www.sqlite.org/fileformat.html#the_rollback_journal>
 const JOURNAL_MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
 
+/// Opens a regular file for reading. Whoever may write to the directory could put
+/// a pipe or a link in its place, and a pipe would be waited for.
+///
+/// # Errors
+/// Also when it is a link, or no regular file.
+pub fn open(path: &Path) -> io::Result<File> {
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
+        .open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("no regular file")),
+    }
+}
+
 /// The first bytes of a file, zeros where it is shorter.
 fn read_first<const N: usize>(path: &Path) -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
-    let mut file = File::open(path)?.take(N as u64);
+    let mut file = open(path)?.take(N as u64);
     let mut filled = 0;
     loop {
         match file.read(&mut bytes[filled..])? {

@@ -55,3 +55,14 @@ pub fn thousands(n: u64) -> String {
     }
     text
 }
+
+/// A text without what moves a terminal's cursor: the names of files and of
+/// libraries are whatever somebody chose.
+pub fn printable(text: &str) -> String {
+    let harmless = |c: char| match c {
+        '\n' => c,
+        c if c.is_control() => '?',
+        c => c,
+    };
+    text.chars().map(harmless).collect()
+}

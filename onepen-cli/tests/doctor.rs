@@ -161,6 +161,32 @@ fn the_holder_is_named_before_the_looking_is_over() {
     looking.wait().unwrap();
 }
 
+/// A process with onepen is the test itself: it has the turn, a label, and
+/// SQLite's lock.
+#[test]
+fn a_holder_with_onepen_says_what_it_writes_for() {
+    let (_home, path) = home();
+    fs::write(&path, "").unwrap();
+    let gate = onepen_lock::gate::Gate::join(&path, "orders").unwrap();
+    let seat = gate.seat();
+    assert!(seat.try_take(Some("nightly import")));
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let ran = onepen(&["doctor", path.to_str().unwrap(), "--for", "500ms"]);
+    assert!(
+        ran.stdout
+            .contains("has RESERVED (`nightly import` on thread "),
+        "{}",
+        ran.stdout
+    );
+    let holders = json(&doctor(&path))["holders"].clone();
+    let purpose = holders[0]["purpose"].as_str().unwrap().to_owned();
+    assert!(
+        purpose.starts_with("`nightly import` on thread "),
+        "{purpose}"
+    );
+}
+
 #[test]
 fn a_stopped_holder_is_found_whether_it_writes_or_reads() {
     for (begin, effect) in [
@@ -578,6 +604,25 @@ fn it_could_not_look_is_another_answer_than_nothing_found() {
     assert_eq!(
         onepen(&["doctor", path.to_str().unwrap(), "--for", "1ms"]).code,
         2
+    );
+}
+
+/// Who may write to the directory must not be able to hold up a doctor who is root.
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_not_waited_for() {
+    let (_home, path) = home();
+    drop(Python::at_gate(&path, &format!("{WAL}\ngate()")));
+    for ending in ["db-shm", "db-journal"] {
+        let pipe = path.with_extension(ending);
+        let _ = fs::remove_file(&pipe);
+        let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+    }
+    let ran = doctor(&path);
+    let unseen = json(&ran)["could_not_see"].to_string();
+    assert!(
+        unseen.contains("-shm cannot be read (no regular file)"),
+        "{unseen}"
     );
 }
 

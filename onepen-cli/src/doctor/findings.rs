@@ -133,8 +133,10 @@ fn of_holder(steady: &Steady, samples: &Samples) -> Option<Finding> {
     let share = steady.worked.as_secs_f64() / lasted.as_secs_f64().max(0.001);
     let asleep = share < ASLEEP;
     let held = &steady.held;
+    let purpose = samples.last().purpose(process);
+    let purpose = purpose.map_or_else(String::new, |said| format!(" ({said})"));
     let throughout = format!(
-        "{} had {held} at all {looks} looks in {}",
+        "{}{purpose} had {held} at all {looks} looks in {}",
         who(process),
         seconds(lasted)
     );
@@ -316,7 +318,7 @@ fn lost(user: &User, samples: &Samples) -> Option<Finding> {
         .flat_map(|sample| &sample.look.holders)
         // Locks of nobody who could be seen may be its.
         .any(|holder| holder.process.as_ref().is_none_or(|it| it.pid == pid));
-    (user.of_shared_memory > 0 && user.is_still_open() && !has_locks).then(|| {
+    (user.of_shared_memory > 0 && !has_locks).then(|| {
         LOST.found(
             [pid],
             format!(

@@ -21,7 +21,7 @@ use self::programs::Programs;
 use self::report::Report;
 use self::sample::Samples;
 use crate::files::Files;
-use crate::words::{duration, say};
+use crate::words::{duration, printable, say};
 
 /// Nothing is wrong.
 const FINE: u8 = 0;
@@ -65,7 +65,7 @@ pub fn run(args: &Args) -> ExitCode {
         false => visit(args, true).and_then(|report| {
             say(&match args.json {
                 true => report.json(true)?,
-                false => report.text(),
+                false => printable(&report.text()),
             })?;
             Ok(code(&report))
         }),
@@ -92,11 +92,8 @@ fn visit(args: &Args, aloud: bool) -> Result<Report, String> {
             Samples::take(&files, args.window, |first| {
                 // Whoever holds the lock is named at once, and judged later.
                 if aloud && !args.json {
-                    let _ = say(&format!(
-                        "{}\n\n{}",
-                        files.path.display(),
-                        report::now(&first.look)
-                    ));
+                    let name = files.path.display().to_string().replace('\n', "?");
+                    let _ = say(&printable(&format!("{name}\n\n{}", report::now(first))));
                 }
                 let processes = first
                     .look
@@ -108,11 +105,12 @@ fn visit(args: &Args, aloud: bool) -> Result<Report, String> {
             })
         });
         // Beside the looks: searching programs for SQLite takes its time.
-        let programs = match holders.recv() {
+        let mut programs = match holders.recv() {
             Ok(holders) => programs::look(&files, &holders),
             Err(_) => Programs::default(), // it could not look, and says so
         };
         let samples = sampling.join().map_err(|_| "a bug: looking panicked")??;
+        programs.look_again(&files);
         let findings = findings::all(&files, &samples, &programs);
         Ok(Report::new(&files, &samples, &programs, findings))
     })
@@ -135,8 +133,10 @@ fn watch(args: &Args) -> Result<u8, String> {
         let report = visit(args, aloud)?;
         say(&match (args.json, aloud) {
             (true, _) => report.json(false)?,
-            (false, true) => report.text(),
-            (false, false) => report::changes(&before, &report.findings, began.elapsed()),
+            (false, true) => printable(&report.text()),
+            (false, false) => {
+                printable(&report::changes(&before, &report.findings, began.elapsed()))
+            }
         })?;
         aloud = false;
         last = code(&report);

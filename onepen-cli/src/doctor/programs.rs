@@ -9,7 +9,7 @@
 //! for execution are searched for one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use onepen_lock::holders::{self, Process, beside};
 
-use crate::files::Files;
+use crate::files::{Files, open};
 
 /// A process that has the database open.
 #[derive(Clone, Debug)]
@@ -33,19 +33,6 @@ pub struct User {
     pub shared_cache: bool,
     /// Every copy of SQLite in it; `None` when that could not be seen.
     pub libraries: Option<Vec<Library>>,
-}
-
-impl User {
-    /// Whether it has the `-shm` file open now, still or again.
-    pub fn is_still_open(&self) -> bool {
-        let Ok(entries) = fs::read_dir(format!("/proc/{}/fd", self.process.pid)) else {
-            return false;
-        };
-        entries.flatten().any(|entry| {
-            fs::read_link(entry.path())
-                .is_ok_and(|target| target.as_os_str().as_bytes().ends_with(b"-shm"))
-        })
-    }
 }
 
 /// A copy of SQLite.
@@ -84,8 +71,8 @@ pub struct Programs {
 }
 
 /// Searching all libraries of all users takes no longer.
-const BUDGET: Duration = Duration::from_millis(700);
-/// Nor is a larger file read.
+const BUDGET: Duration = Duration::from_secs(1);
+/// Nor is more read of one of them.
 const LARGEST: u64 = 512 << 20;
 
 /// Looks through all processes; `holders` are those known to have a lock.
@@ -139,6 +126,21 @@ pub fn look(files: &Files, holders: &BTreeSet<u32>) -> Programs {
         ));
     }
     programs
+}
+
+impl Programs {
+    /// Looks again at what may have been passing: SQLite removes the `-shm` file
+    /// and the log an instant before it closes them.
+    pub fn look_again(&mut self, files: &Files) {
+        let names = Names::of(files);
+        for user in &mut self.users {
+            if let Ok(open) = names.open_in(user.process.pid) {
+                user.deleted.retain(|file| open.deleted.contains(file));
+                user.of_shared_memory = user.of_shared_memory.min(open.shared_memory);
+                user.descriptors = user.descriptors.min(open.database);
+            }
+        }
+    }
 }
 
 /// The files of the database by which descriptors are known.
@@ -254,13 +256,11 @@ impl Search {
                 self.skipped += 1;
                 continue;
             }
-            let library = file.read(pid).ok().and_then(|bytes| {
-                let (day, version) = source_in(&bytes)?;
-                Some(Library {
-                    file: file.path.clone(),
-                    day,
-                    version,
-                })
+            let found_in = source_in(|| file.open(pid)).ok().flatten();
+            let library = found_in.map(|(day, version)| Library {
+                file: file.path.clone(),
+                day,
+                version,
             });
             found.extend(library.clone());
             self.known.insert(file.id(), library);
@@ -283,16 +283,13 @@ impl Mapped {
     }
 
     /// The file as the process sees it, if it still is the same one.
-    fn read(&self, pid: u32) -> io::Result<Vec<u8>> {
+    fn open(&self, pid: u32) -> io::Result<impl Read + use<>> {
         let there = PathBuf::from(format!("/proc/{pid}/root{}", self.path));
-        let file = File::open(&there).or_else(|_| File::open(Path::new(&self.path)))?;
-        let meta = file.metadata()?;
-        if meta.ino() != self.inode || !meta.is_file() || meta.len() > LARGEST {
-            return Err(io::ErrorKind::NotFound.into());
+        let file = open(&there).or_else(|_| open(Path::new(&self.path)))?;
+        match file.metadata()?.ino() == self.inode {
+            true => Ok(file.take(LARGEST)),
+            false => Err(io::ErrorKind::NotFound.into()),
         }
-        let mut bytes = Vec::new();
-        file.take(LARGEST).read_to_end(&mut bytes)?;
-        Ok(bytes)
     }
 }
 
@@ -319,18 +316,52 @@ fn mapped_programs(maps: &str) -> Vec<Mapped> {
     programs.into_iter().collect()
 }
 
-/// The day and, if it is clear, the version of the SQLite in a program.
-fn source_in(bytes: &[u8]) -> Option<(String, Option<String>)> {
-    let day = source_id(bytes).map(|id| String::from_utf8_lossy(&id[..10]).into_owned())?;
-    // Its own version stands alone between two zeros.
-    let mut versions: Vec<String> = bytes.split(|byte| *byte == 0).filter_map(version).collect();
-    versions.sort();
-    versions.dedup();
+/// The day of the SQLite in a program, and its version if that is clear.
+fn source_in<R: Read>(
+    open: impl Fn() -> io::Result<R>,
+) -> io::Result<Option<(String, Option<String>)>> {
+    let mut day = None;
+    in_pieces(open()?, |piece| {
+        day = source_id(piece).map(|id| String::from_utf8_lossy(&id[..10]).into_owned());
+        day.is_none()
+    })?;
+    let Some(day) = day else {
+        return Ok(None);
+    };
+    // Its own version stands alone between two zeros. Once two are found it is
+    // not clear which of them that is.
+    let mut versions = BTreeSet::new();
+    in_pieces(open()?, |piece| {
+        let mut words: Vec<&[u8]> = piece.split(|byte| *byte == 0).skip(1).collect();
+        words.pop(); // it may go on in the next piece
+        versions.extend(words.into_iter().filter_map(version));
+        versions.len() < 2
+    })?;
     let version = match versions.len() {
-        1 => versions.pop(),
+        1 => versions.pop_first(),
         _ => None,
     };
-    Some((day, version))
+    Ok(Some((day, version)))
+}
+
+/// Reads a file piece by piece for as long as `look` wants more. Each piece begins
+/// with the end of the one before, so that nothing shorter than that is missed.
+fn in_pieces(mut file: impl Read, mut look: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
+    const OVERLAP: usize = 128;
+    let mut piece = vec![0; 1 << 20];
+    let mut kept = 0;
+    loop {
+        let more = match file.read(&mut piece[kept..]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            more => more?,
+        };
+        let filled = kept + more;
+        if more == 0 || !look(&piece[..filled]) {
+            return Ok(());
+        }
+        kept = filled.min(OVERLAP);
+        piece.copy_within(filled - kept..filled, 0);
+    }
 }
 
 /// `2022-12-28 14:03:47 df5c253c…`; distributions that change the source put
@@ -386,6 +417,33 @@ mod tests {
     const ID: &[u8] =
         b"2022-12-28 14:03:47 df5c253c0b3dd24916e4ec7cf77d3db5294cc9fd45ae7b9c5e82ad8197f3alt1";
 
+    fn find(bytes: &[u8]) -> Option<(String, Option<String>)> {
+        source_in(|| Ok(bytes)).unwrap()
+    }
+
+    /// Gives out a few bytes at a time.
+    struct Slow<'a>(&'a [u8]);
+
+    impl Read for Slow<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let some = buffer.len().min(7);
+            self.0.read(&mut buffer[..some])
+        }
+    }
+
+    #[test]
+    fn a_program_is_searched_in_pieces_wherever_they_end() {
+        for before in [0, 1, 13, 200, (1 << 20) - 40, 1 << 20] {
+            let mut bytes = vec![0xcc; before];
+            bytes.extend(program(&[b"", b"3.40.1", ID, b"end"]));
+            let wanted = Some(("2022-12-28".to_owned(), Some("3.40.1".to_owned())));
+            assert_eq!(find(&bytes), wanted, "{before}");
+            if before < 1000 {
+                assert_eq!(source_in(|| Ok(Slow(&bytes))).unwrap(), wanted, "{before}");
+            }
+        }
+    }
+
     fn program(parts: &[&[u8]]) -> Vec<u8> {
         parts.join(&b"\0"[..])
     }
@@ -393,21 +451,17 @@ mod tests {
     #[test]
     fn sqlite_is_found_by_its_source_id() {
         let bytes = program(&[b"\x7fELF", b"10.3.40", b"3.40.1", ID, b"3.40.1", b"end"]);
-        let found = source_in(&bytes).unwrap();
+        let found = find(&bytes).unwrap();
         assert_eq!(found, ("2022-12-28".to_owned(), Some("3.40.1".to_owned())));
         let two = program(&[b"3.40.1", ID, b"3.11.7"]);
-        assert_eq!(
-            source_in(&two).unwrap().1,
-            None,
-            "which of them is not known"
-        );
+        assert_eq!(find(&two).unwrap().1, None, "which of them is not known");
         for nothing in [
             &b""[..],
             b"2022-12-28 14:03:47 no hash",
             b"3.40.1",
             &ID[..40],
         ] {
-            assert_eq!(source_in(nothing), None);
+            assert_eq!(find(nothing), None);
         }
     }
 

@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use onepen_lock::holders::{Holder, Look};
+use onepen_lock::holders::Holder;
 use serde::Serialize;
 
 use super::findings::Finding;
 use super::programs::Programs;
-use super::sample::Samples;
+use super::sample::{Sample, Samples};
 use crate::files::Files;
 use crate::words::thousands;
 
@@ -31,6 +31,8 @@ pub struct Report {
     page_size: u32,
     log: Option<LogReport>,
     commits: Option<u32>,
+    /// Processes with onepen that wait for their turn.
+    waiting: usize,
     could_not_see: Vec<String>,
 }
 
@@ -43,6 +45,8 @@ struct HolderReport {
     locks: Vec<String>,
     writes: bool,
     reads: bool,
+    /// What a process with onepen says it writes for.
+    purpose: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -76,7 +80,9 @@ impl Report {
             schema: SCHEMA,
             database: files.path.display().to_string(),
             findings,
-            holders: last.look.holders.iter().map(HolderReport::of).collect(),
+            holders: (last.look.holders.iter())
+                .map(|holder| HolderReport::of(holder, last))
+                .collect(),
             open_in: open_in.count().max(last.look.holders.len()),
             looks: samples.all.len(),
             seconds: (samples.lasted().as_secs_f64() * 1000.0).round() / 1000.0,
@@ -92,6 +98,7 @@ impl Report {
                 bytes: last.wal_bytes,
             }),
             commits: samples.commits(),
+            waiting: last.waiting(),
             could_not_see,
         }
     }
@@ -161,7 +168,7 @@ impl Report {
 }
 
 impl HolderReport {
-    fn of(holder: &Holder) -> Self {
+    fn of(holder: &Holder, sample: &Sample) -> Self {
         let process = holder.process.as_ref();
         Self {
             pid: process.map(|it| it.pid),
@@ -171,12 +178,14 @@ impl HolderReport {
             locks: holder.held.locks.iter().map(ToString::to_string).collect(),
             writes: holder.held.writes(),
             reads: holder.held.reads(),
+            purpose: process.and_then(|it| sample.purpose(it)),
         }
     }
 }
 
 /// The first words, before anything was waited for.
-pub fn now(look: &Look) -> String {
+pub fn now(sample: &Sample) -> String {
+    let look = &sample.look;
     /// As many as one looks at.
     const SHOWN: usize = 12;
     let mut text = String::new();
@@ -184,7 +193,9 @@ pub fn now(look: &Look) -> String {
     let busy: Vec<_> = busy.collect();
     let mut name = "now";
     for holder in busy.iter().take(SHOWN) {
-        let _ = writeln!(text, "{name:<14} {holder}");
+        let purpose = holder.process.as_ref().and_then(|it| sample.purpose(it));
+        let purpose = purpose.map_or_else(String::new, |said| format!(" ({said})"));
+        let _ = writeln!(text, "{name:<14} {holder}{purpose}");
         name = "";
     }
     let idle = look.holders.len() - busy.len();
@@ -198,6 +209,12 @@ pub fn now(look: &Look) -> String {
     };
     if let Some(rest) = rest {
         let _ = writeln!(text, "{name:<14} {rest}");
+    }
+    match sample.waiting() {
+        0 => {}
+        n => {
+            let _ = writeln!(text, "{:<14} {n} with onepen wait for their turn", "");
+        }
     }
     text
 }

@@ -8,6 +8,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use onepen_lock::gate::{Member, Observer, Stand, View};
 use onepen_lock::holders::{self, Activity, Held, Look, Process};
 
 use crate::files::{Files, Header, Log};
@@ -22,6 +23,8 @@ const TICK: Duration = Duration::from_millis(10);
 pub struct Sample {
     pub at: Instant,
     pub look: Look,
+    /// What those with onepen say of themselves.
+    pub gate: View,
     pub log: Option<Log>,
     pub wal_bytes: u64,
     pub journal_bytes: u64,
@@ -49,10 +52,43 @@ impl Sample {
             wal_bytes: len("-wal"),
             journal_bytes: len("-journal"),
             changes: Header::read(&files.path).map_or(0, |header| header.changes),
+            gate: Observer::open(&files.path)
+                .ok()
+                .flatten()
+                .and_then(|observer| observer.look().ok())
+                .unwrap_or_default(),
             look: holders::look(&files.path).map_err(|error| error.to_string())?,
             at: Instant::now(),
         };
         Ok((sample, unseen))
+    }
+
+    /// What a process with onepen says it holds the lock for.
+    pub fn purpose(&self, process: &Process) -> Option<String> {
+        let is_it = |member: &&Member| {
+            member.alive && (member.pid, member.started) == (process.pid, process.started)
+        };
+        match &self.gate.members.iter().find(is_it)?.stand {
+            Stand::Turn {
+                since,
+                thread,
+                purpose,
+                ..
+            } => Some(format!(
+                "{}thread {thread}, its turn since {:.1} s",
+                purpose
+                    .as_ref()
+                    .map_or_else(String::new, |label| format!("`{label}` on ")),
+                since.as_secs_f64()
+            )),
+            _ => None,
+        }
+    }
+
+    /// How many processes with onepen wait for their turn.
+    pub fn waiting(&self) -> usize {
+        let waits = |member: &&Member| matches!(member.stand, Stand::Waiting { .. });
+        self.gate.members.iter().filter(waits).count()
     }
 
     /// Whether nobody has committed between the two.
