@@ -224,3 +224,6 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guarantees.md")]
 struct Guarantees;
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/backup.md")]
+struct BackupGuide;
