@@ -16,6 +16,7 @@
 //! | file | subject |
 //! |---|---|
 //! | [`slots`] | who may use which connection, and who is next |
+//! | [`access`] | one use of a connection, from its begin to its end |
 //! | [`desk`] | what the owner of a slot finds there |
 //! | [`pool`], [`mark`] | transactions that stay open from one read to the next |
 //! | [`raw`] | SQLite's own interface: BEGIN and COMMIT, limits, what is refused |
@@ -23,6 +24,7 @@
 //! | [`stream`], [`cursor`] | large results, a few rows at a time |
 //! | [`future`], [`threads`] | reads for tasks |
 
+mod access;
 mod cursor;
 mod desk;
 mod future;
@@ -42,6 +44,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Params, Row};
 
+use self::access::Access;
 use self::pool::Pool;
 use self::slots::Entry;
 pub use self::snapshot::Snapshot;
@@ -49,21 +52,17 @@ pub use self::stream::RowStream;
 use self::threads::Threads;
 pub use self::tx::{ReadTx, Statement};
 use crate::cancel::CancelToken;
-use crate::connection::{Connector, POLL, Role, is_contention, is_hot_journal, retry};
+use crate::connection::{Connector, POLL, Role, is_hot_journal, retry};
 use crate::engine::{Bystanders, GiveUp, Patience, Until};
-use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
+use crate::error::{Error, ErrorKind, Result};
 use crate::options::Journal;
 use crate::pen::job::Ticket;
-use crate::pen::{gave_up, patience};
+use crate::pen::patience;
 use crate::sync::{Arc, Mutex, Ordering, lock, pause};
 
 /// How long the holder of the pen waits for readers between two looks at its
 /// caller's patience.
 const SLICE: Duration = Duration::from_millis(5);
-
-const OUTGROWN: &str = "a read was started inside a write closure of the same database that has \
-     changed more than its page cache holds; over a rollback journal nobody can read beside that, \
-     so it would wait for itself: read through the transaction the closure was given";
 
 /// The readers of one database.
 pub(crate) struct Readers {
@@ -136,7 +135,7 @@ impl Readers {
         access.begin(ticket)?;
         let tx = access.tx();
         let answer = f(tx).map_err(|error| tx.explained(error));
-        access.fine = true;
+        access.nothing_panicked();
         answer
     }
 
@@ -152,7 +151,7 @@ impl Readers {
         let mut access = self.enter(ticket, None)?;
         access.begin_if_worth_it(ticket)?;
         let answer = access.query_row(ticket, sql, params, f);
-        access.fine = true;
+        access.nothing_panicked();
         answer
     }
 
@@ -312,17 +311,7 @@ impl Readers {
             Some(entry) => entry,
             None => self.enter_slowly(ticket, since)?,
         };
-        let mut access = Access {
-            readers: self,
-            entry,
-            outside: None,
-            since,
-            began: false,
-            fresh: false,
-            fine: false,
-            unfit: false,
-            watched: false,
-        };
+        let mut access = Access::new(self, entry, since);
         if access.kept().is_none() {
             access.open(ticket)?;
         }
@@ -409,223 +398,6 @@ impl std::fmt::Debug for Readers {
             .field("opened", &self.opened())
             .field("in_use", &self.in_use())
             .finish_non_exhaustive()
-    }
-}
-
-/// A connection in use by this thread. Dropping it ends the transaction and
-/// gives the connection to the next.
-struct Access<'a> {
-    readers: &'a Readers,
-    entry: Entry,
-    /// The connection of a read inside a read.
-    outside: Option<ReadTx>,
-    since: Option<Instant>,
-    /// A transaction is open.
-    began: bool,
-    /// It was not open before.
-    fresh: bool,
-    /// Nothing panicked in it.
-    fine: bool,
-    /// The connection is not to be used again.
-    unfit: bool,
-    watched: bool,
-}
-
-impl Access<'_> {
-    #[inline]
-    fn kept(&self) -> Option<&ReadTx> {
-        match self.entry {
-            // SAFETY: we own the slot until `drop` leaves it, and change its
-            // content only through `&mut self`.
-            Entry::Slot { index, .. } => unsafe { self.readers.pool.desks.get(index).as_ref() },
-            Entry::Outside => self.outside.as_ref(),
-        }
-    }
-
-    #[inline]
-    fn tx(&self) -> &ReadTx {
-        self.kept().expect("`enter` opens a connection")
-    }
-
-    fn keep(&mut self, content: Option<ReadTx>) -> Option<ReadTx> {
-        match self.entry {
-            // SAFETY: as in `kept`; `&mut self` says that nobody looks at it.
-            Entry::Slot { index, .. } => unsafe { self.readers.pool.desks.replace(index, content) },
-            Entry::Outside => std::mem::replace(&mut self.outside, content),
-        }
-    }
-
-    #[cold]
-    fn open(&mut self, ticket: &Ticket) -> Result<()> {
-        let since = self.since.unwrap_or_else(Instant::now);
-        let inside_a_write =
-            self.entry == Entry::Outside && self.readers.refuse_inside_a_write(OUTGROWN).is_err();
-        let tx = if inside_a_write {
-            // Nobody but this thread itself can be in the way.
-            let at_once = Ticket {
-                patience: Some(Duration::ZERO),
-                ..Ticket::default()
-            };
-            match self.readers.connection(&at_once, since) {
-                Err(error) if error.kind() == ErrorKind::DeadlineExceeded => {
-                    return self.readers.refuse_inside_a_write(OUTGROWN);
-                }
-                other => other?,
-            }
-        } else {
-            self.readers.connection(ticket, since)?
-        };
-        if self.entry == Entry::Outside {
-            self.readers.outside.fetch_add(1, Ordering::Relaxed);
-        }
-        self.keep(Some(tx));
-        Ok(())
-    }
-
-    /// Leaves nothing in the slot.
-    #[cold]
-    fn put_away(&mut self) {
-        let tx = self.keep(None);
-        if self.entry == Entry::Outside
-            && let Some(tx) = tx
-        {
-            self.readers.outside.fetch_sub(1, Ordering::Release);
-            if !self.unfit {
-                self.readers.put_away(tx);
-            }
-        }
-    }
-
-    #[cold]
-    fn watch(&mut self, ticket: &Ticket) -> Result<()> {
-        let since = self.since.unwrap_or_else(Instant::now);
-        let limits = limits(ticket, since);
-        if let Some(why) = limits.exhausted() {
-            let waited = Waited::new(WaitedFor::Reader, since.elapsed());
-            return Err(self.readers.connector.context(gave_up(why, waited)));
-        }
-        self.tx().raw().watch(Box::new(limits), since);
-        self.watched = true;
-        Ok(())
-    }
-
-    /// Starts a transaction of the present state, or goes on in one.
-    #[inline]
-    fn begin(&mut self, ticket: &Ticket) -> Result<()> {
-        if self.resume() {
-            return Ok(());
-        }
-        self.begin_anew(ticket)
-    }
-
-    /// The same for a single query, unless the query is likely to be the only
-    /// one of its state: then SQLite's own transaction is cheaper.
-    #[inline]
-    fn begin_if_worth_it(&mut self, ticket: &Ticket) -> Result<()> {
-        if self.resume() || self.entry == Entry::Outside || !self.tx().raw().is_quiet() {
-            return Ok(());
-        }
-        self.begin_anew(ticket)
-    }
-
-    #[inline]
-    fn resume(&mut self) -> bool {
-        let round = self.readers.pool.round();
-        self.began = self.tx().raw().resume(round);
-        self.began
-    }
-
-    #[inline(never)]
-    fn begin_anew(&mut self, ticket: &Ticket) -> Result<()> {
-        let round = self.readers.pool.round();
-        let raw = self.tx().raw();
-        if let Err(error) = raw.begin_lease(round)
-            && let Err(error) = self.again(ticket, error, || raw.begin_lease(round))
-        {
-            self.unfit = true;
-            return Err(error);
-        }
-        self.began = true;
-        self.fresh = true;
-        Ok(())
-    }
-
-    #[inline]
-    fn query_row<T, P: Params>(
-        &self,
-        ticket: &Ticket,
-        sql: &str,
-        params: P,
-        f: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
-    ) -> Result<T> {
-        let tx = self.tx();
-        let connection = tx.raw().connection();
-        let mut statement = match connection.prepare_cached(sql) {
-            Ok(statement) => statement,
-            Err(error) => self.again(ticket, error, || connection.prepare_cached(sql))?,
-        };
-        let mut rows = statement.query(params).map_err(|error| tx.failed(error))?;
-        let refused = match rows.next() {
-            Ok(Some(row)) => return f(row).map_err(|error| tx.failed(error)),
-            Ok(None) => return Err(tx.failed(rusqlite::Error::QueryReturnedNoRows)),
-            Err(error) => error,
-        };
-        drop(rows);
-        // The parameters stay bound, so the statement can be asked again.
-        let mut f = Some(f);
-        let answer = self.again(ticket, refused, || {
-            let mut rows = statement.raw_query();
-            let row = rows.next()?;
-            Ok(row.and_then(|row| f.take().map(|f| f(row))))
-        })?;
-        answer
-            .unwrap_or(Err(rusqlite::Error::QueryReturnedNoRows))
-            .map_err(|error| tx.failed(error))
-    }
-
-    /// Does `attempt` again, if what refused it is a lock of somebody else,
-    /// until that is gone or the caller's patience is.
-    #[cold]
-    fn again<T>(
-        &self,
-        ticket: &Ticket,
-        refused: rusqlite::Error,
-        attempt: impl FnMut() -> rusqlite::Result<T>,
-    ) -> Result<T> {
-        if !is_contention(&refused) && !is_hot_journal(&refused) {
-            return Err(self.tx().failed(refused));
-        }
-        // The one whose lock is in the way is this thread itself.
-        if self.entry == Entry::Outside {
-            self.readers.refuse_inside_a_write(OUTGROWN)?;
-        }
-        let since = self.since.unwrap_or_else(Instant::now);
-        self.readers
-            .retry(ticket, since, attempt)
-            .map_err(|error| self.tx().explained(error))
-    }
-}
-
-impl Drop for Access<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if self.watched {
-            self.tx().raw().unwatch();
-        }
-        let in_slot = self.entry != Entry::Outside;
-        if self.began {
-            if in_slot && self.fine && self.tx().raw().leave_open() {
-                if self.fresh {
-                    self.readers.pool.expect_caretaker();
-                }
-            } else {
-                self.unfit |= !self.tx().raw().end();
-            }
-        }
-        if !in_slot || self.unfit || self.readers.pool.slots.is_closed_for(self.entry) {
-            self.put_away();
-        }
-        self.readers.pool.slots.leave(self.entry);
     }
 }
 

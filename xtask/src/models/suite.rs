@@ -154,7 +154,7 @@ pub fn run(
     tests.arg("--show-output");
     let mut ended = 0;
     let (ended_well, mut output) = watch(tests, LIMIT, |line| {
-        if strength == Strength::Long && line.starts_with("test ") {
+        if strength == Strength::Long && line.starts_with("test ") && line.contains(" ... ") {
             ended += 1;
             let so_far = since.elapsed().as_secs();
             eprintln!("{}: {so_far:4} s, {ended:2}: {line}", model.name());
