@@ -1,6 +1,16 @@
 //! The command `onepen`: what can be said to it. What it does is in the rooms.
 
 mod bench;
+mod child;
+#[cfg(unix)]
+mod doctor;
+#[cfg(unix)]
+mod files;
+#[cfg(unix)]
+mod stress;
+#[cfg(unix)]
+mod top;
+mod words;
 
 use std::process::ExitCode;
 
@@ -18,6 +28,8 @@ Examples:
   onepen bench --workload insert --threads 128  a heavier load of small writes
   onepen bench --sweep 1,2,4,8,16 --html b.html throughput against writers, as a page
   onepen bench --script tx.sql --db app.db      your transactions on a copy of your data
+  onepen doctor app.db                          who holds the lock, and what is wrong
+  onepen stress app.db --kill --stop            a proof on a copy of your data that nothing is lost
 ")]
 struct Cli {
     #[command(subcommand)]
@@ -45,15 +57,82 @@ Exit status: 0 done; 1 an acknowledged update was lost or an invariant broken;
 there is; a second one ends the program.")]
     Bench(Box<bench::Args>),
 
+    /// Who holds the lock, and what is wrong with the way a database is used?
+    #[cfg(unix)]
+    #[command(before_help = "\
+Examples:
+  onepen doctor app.db
+  onepen doctor app.db --watch
+  onepen doctor app.db --json | jq -r '.findings[].name'
+")]
+    #[command(
+        help_template = "{about}\n\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"
+    )]
+    #[command(after_help = "\
+It only reads, and opens nothing through SQLite. Exit status: 0 nothing found;
+1 findings; 2 it could not look.")]
+    Doctor(doctor::Args),
+
+    /// Who holds, waits for and reads a database, live.
+    #[cfg(unix)]
+    #[command(before_help = "\
+Examples:
+  onepen top app.db
+  onepen top app.db --interval 250ms --sort wait
+  onepen top app.db --once
+  onepen top app.db --json | jq '.rows[] | select(.does == \"waits\")'
+")]
+    #[command(
+        help_template = "{about}\n\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"
+    )]
+    #[command(after_help = "\
+Only looks: nothing is opened through SQLite, locked or written. Keys: q quits,
+s sorts, / filters, h helps. Exit status: 0 done; 2 could not look.")]
+    Top(top::Args),
+
     /// One of the processes of `bench --processes`.
     #[command(hide = true)]
     BenchWorker,
+
+    /// Everything at once on a database, and a proof that nothing was lost, torn or mixed up
+    #[cfg(unix)]
+    #[command(before_help = "\
+Examples:
+  onepen stress
+  onepen stress app.db --duration 10s
+  onepen stress app.db --kill --stop --faults --strangers
+  onepen stress --workload list-append,bank --processes 4 --seed 7 --history kept
+  onepen stress --check kept/bank.history
+")]
+    #[command(
+        help_template = "{about}\n\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"
+    )]
+    #[command(after_help = "\
+Exit status: 0 nothing is wrong; 1 an anomaly was found, and is shown;
+2 wrong usage, or something could not run. Ctrl-C ends the run and checks what
+there is; a second one ends the program.")]
+    Stress(Box<stress::Args>),
+
+    /// One of the processes of `stress`.
+    #[cfg(unix)]
+    #[command(hide = true)]
+    StressWorker,
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
+        #[cfg(unix)]
+        Command::Doctor(args) => doctor::run(&args),
+        #[cfg(unix)]
+        Command::Top(args) => top::run(&args),
         Command::BenchWorker if bench::worker() => ExitCode::SUCCESS,
         Command::BenchWorker => ExitCode::FAILURE,
+        #[cfg(unix)]
+        Command::Stress(args) => stress::run(&args),
+        #[cfg(unix)]
+        Command::StressWorker if stress::worker() => ExitCode::SUCCESS,
+        #[cfg(unix)]
+        Command::StressWorker => ExitCode::FAILURE,
     }
 }

@@ -1,7 +1,9 @@
 //! What happens to a SQLite database between processes: [`gate`] is a fair queue for
-//! the write lock, [`holders`] says who holds which lock. SQLite itself is not
+//! the write lock, [`holders`] says who holds which lock, [`systems`]
+//! where a database must not lie. SQLite itself is not
 //! linked, and no file of a database is ever opened by a process that has it open.
 
 pub mod fork;
 pub mod gate;
 pub mod holders;
+pub mod systems;

@@ -1,7 +1,7 @@
 //! The handle: one database file, shared by everybody in the process.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -12,6 +12,7 @@ use crate::connection::{Connector, Role};
 use crate::engine::Until;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::TempHome;
+use crate::gate::{Others, Queue};
 use crate::migrate::Migrations;
 use crate::options::{Journal, Options};
 use crate::pen::Pen;
@@ -40,6 +41,7 @@ pub(crate) struct Shared {
     checkpointer: Option<Arc<Checkpointer>>,
     pub(crate) connector: Arc<Connector>,
     wal: Arc<WalLevel>,
+    others: Arc<Others>,
     /// What a call that says nothing about itself is given.
     pub(crate) ticket: Arc<Ticket>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -115,6 +117,8 @@ impl Database {
         stats.readers = shared.readers.opened();
         stats.readers_in_use = shared.readers.in_use();
         stats.oldest_snapshot = shared.readers.oldest_snapshot();
+        stats.processes_waiting = shared.others.write_lock.others_are_waiting();
+        stats.alone_because.clone_from(&shared.others.alone_because);
         stats.wal_frames = shared.wal.frames();
         stats.wal_frames_max = shared.wal.max();
         stats.wal_resets = shared.wal.resets();
@@ -146,6 +150,10 @@ impl Shared {
     ) -> Result<Arc<Self>> {
         let connector = Arc::new(Connector::new(path, options, home.is_some())?);
         let options = &connector.options;
+        // Many processes that start together and make a new database would refuse
+        // each other the locks for it. One that is there is opened first, whoever is
+        // writing to it, and nothing is put beside what turns out to be none.
+        let is_new = path.metadata().is_ok_and(|file| file.len() == 0);
         let patience = Until {
             deadline: Instant::now().checked_add(options.wait),
             cancel: None,
@@ -156,11 +164,26 @@ impl Shared {
             patience: Some(options.wait),
             ..Ticket::default()
         };
+        let in_memory = home.is_some();
+        let gate = || {
+            Arc::new(if in_memory {
+                Others::none("the database is in memory")
+            } else if options.read_only {
+                Others::none("the database is open for reading only")
+            } else if !options.gate {
+                Others::none("Options::gate is off")
+            } else {
+                Others::at_gate(&connector.path, &connector.name)
+            })
+        };
+        let early = is_new.then(&gate);
+        let opening = early.as_ref().and_then(|early| early.turn(&patience));
         let mut shared = Self {
             pen: None,
             readers,
             checkpointer: None,
             wal,
+            others: Arc::new(Others::none("the database is open for reading only")),
             ticket: Arc::new(ticket),
             writer: Mutex::new(None),
             closed: AtomicBool::new(false),
@@ -186,7 +209,21 @@ impl Shared {
             hold,
             &patience,
         )?;
-        let pen = Pen::new(engine, options.limits, crate::timer::shared(), turns);
+        drop(opening);
+        let others = match early {
+            Some(gate) => gate,
+            None => gate(),
+        };
+        shared.others = Arc::clone(&others);
+        let engine = engine.among(&others);
+        let pen = Pen::new(
+            engine,
+            options.limits,
+            crate::timer::shared(),
+            Arc::clone(&others.write_lock),
+        );
+        others.and_here(Arc::downgrade(&pen) as Weak<dyn Queue>);
+        pen.stand_in_line(turns);
         pen.call_it(&connector.name);
         pen.ask(Arc::clone(&connector.strangers) as _);
         if options.journal == Journal::Rollback {
@@ -301,6 +338,12 @@ impl Shared {
                 let _ = thread.join();
             }
         });
+    }
+}
+
+impl Queue for Pen<SqliteEngine> {
+    fn how_many(&self) -> usize {
+        self.queue_len()
     }
 }
 

@@ -86,6 +86,10 @@ pub(crate) trait Patience {
     fn rest(&self, pause: Duration) {
         crate::sync::pause(pause);
     }
+    /// When it ends, if that is known.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
 }
 
 /// How often a patience that nobody can be told the end of is asked.
@@ -132,6 +136,10 @@ impl Patience for Until<'_> {
             Some(token) => token.sleep(left),
             None => crate::sync::pause(left),
         }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 }
 

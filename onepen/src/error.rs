@@ -69,6 +69,11 @@ pub enum ErrorKind {
     NewerDatabase,
     /// Opening was refused: the reason is in the message.
     Refused,
+    /// The write-ahead log reached the limit that a
+    /// [backup](crate::backup::Transfer::log_limit) was given.
+    LogLimit,
+    /// A copy did not pass its [check](crate::backup::Transfer::check).
+    Damaged,
     /// The operating system refused something.
     Io,
 }

@@ -12,11 +12,12 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::path::Path;
 
+use onepen_lock::systems;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Options;
 
 mod home;
-mod systems;
 
 pub(crate) use home::TempHome;
 
@@ -32,6 +33,15 @@ pub(crate) struct FileId(Identity);
 type Identity = (u64, u64);
 #[cfg(not(unix))]
 type Identity = std::path::PathBuf;
+
+#[cfg(unix)]
+impl FileId {
+    /// The file that this was said of.
+    pub(crate) fn of(meta: &Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        Self((meta.dev(), meta.ino()))
+    }
+}
 
 /// Which file `path` leads to now; `None` when there is none.
 pub(crate) fn identify(path: &Path) -> io::Result<Option<FileId>> {

@@ -167,9 +167,11 @@
     )
 )]
 
+pub mod backup;
 pub mod blocks;
 mod call;
 mod cancel;
+mod capi;
 mod checkpoint;
 mod connection;
 mod database;
@@ -177,6 +179,7 @@ mod engine;
 mod error;
 mod file;
 mod fork;
+mod gate;
 mod keyed;
 mod keys;
 mod migrate;

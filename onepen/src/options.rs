@@ -96,6 +96,7 @@ pub struct Options {
     pub(crate) key_lifetime: Duration,
     pub(crate) log_waits: Option<Duration>,
     pub(crate) migrations: Option<Migrations>,
+    pub(crate) gate: bool,
 }
 
 impl Default for Options {
@@ -120,6 +121,7 @@ impl Default for Options {
             key_lifetime: Duration::from_secs(24 * 60 * 60),
             log_waits: Some(Duration::from_secs(1)),
             migrations: None,
+            gate: true,
         }
     }
 }
@@ -279,6 +281,18 @@ impl Options {
         self
     }
 
+    /// Whether to stand in line with the other processes that write to the file
+    /// through onepen: in a queue that passes turns in the order they were asked
+    /// for (Linux; see [`onepen_lock::gate`]). It needs a small file beside the
+    /// database, `app.db-gate`, which stays there. Where that cannot be made or
+    /// used, and for a database [in memory](Self::open_in_memory), writes go on
+    /// without it, and [`Stats::alone_because`](crate::Stats::alone_because) says
+    /// why. Default: yes.
+    pub fn gate(mut self, gate: bool) -> Self {
+        self.gate = gate;
+        self
+    }
+
     /// Brings the schema up to date at open ([`Migrations`]).
     pub fn migrations(mut self, migrations: Migrations) -> Self {
         self.migrations = Some(migrations);
@@ -345,6 +359,7 @@ impl Options {
             ),
             ("key_lifetime", self.key_lifetime == other.key_lifetime),
             ("log_waits", self.log_waits == other.log_waits),
+            ("gate", self.gate == other.gate),
         ]
         .into_iter()
         .filter_map(|(name, same)| (!same).then_some(name))

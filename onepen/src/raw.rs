@@ -1,6 +1,6 @@
 //! The part of SQLite's C interface that the writer needs and rusqlite does not
-//! offer in every version we accept: hooks that share state, statements that
-//! outlive a borrow, and three cheap questions.
+//! offer in every version we accept: hooks that share state, and three cheap
+//! questions.
 //!
 //! All of it is about *one* connection that only one thread uses at a time: the
 //! holder of the pen. That is what every `SAFETY` comment below leans on.
@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, ffi};
 
-pub(crate) use crate::blocks::raw::failure;
 use crate::blocks::raw::reset_unfinished;
 use crate::wal::WalLevel;
 
@@ -211,56 +210,6 @@ pub(crate) fn install(connection: &Connection, guards: &Guards) {
         ffi::sqlite3_set_authorizer(handle, Some(authorizer), guards);
         ffi::sqlite3_commit_hook(handle, Some(on_commit), guards);
         ffi::sqlite3_wal_hook(handle, Some(on_wal), guards);
-    }
-}
-
-/// A statement of our own, prepared once and for all: BEGIN, COMMIT and the like.
-pub(crate) struct Control {
-    statement: NonNull<ffi::sqlite3_stmt>,
-}
-
-// SAFETY: a statement of a connection that is never used by two threads at a
-// time, like the connection itself, which rusqlite declares `Send`.
-unsafe impl Send for Control {}
-
-impl Control {
-    /// The result must be dropped before `connection` is closed.
-    pub(crate) fn prepare(connection: &Connection, sql: &'static CStr) -> rusqlite::Result<Self> {
-        let mut statement = std::ptr::null_mut();
-        // SAFETY: the handle is open, `sql` ends with a NUL, and `statement` is
-        // a place for the result.
-        let code = unsafe {
-            ffi::sqlite3_prepare_v3(
-                connection.handle(),
-                sql.as_ptr(),
-                -1,
-                ffi::SQLITE_PREPARE_PERSISTENT,
-                &raw mut statement,
-                std::ptr::null_mut(),
-            )
-        };
-        match NonNull::new(statement) {
-            Some(statement) if code == ffi::SQLITE_OK => Ok(Self { statement }),
-            _ => Err(failure(connection, code)),
-        }
-    }
-
-    /// Runs the statement once; its extended result code.
-    pub(crate) fn run(&self) -> c_int {
-        // SAFETY: the statement is live until `drop`, and the caller holds the
-        // connection.
-        unsafe {
-            ffi::sqlite3_step(self.statement.as_ptr());
-            ffi::sqlite3_reset(self.statement.as_ptr())
-        }
-    }
-}
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        // SAFETY: finalised once; the connection is still open, by the contract
-        // of `prepare`.
-        unsafe { ffi::sqlite3_finalize(self.statement.as_ptr()) };
     }
 }
 

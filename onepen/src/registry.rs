@@ -111,6 +111,26 @@ pub(crate) fn find_or_open(
     Ok(opened)
 }
 
+/// Whether this process has the file at `path` open, by a snapshot or a stream
+/// that outlived its handle too.
+pub(crate) fn is_open(path: &Path) -> bool {
+    let Ok(Some(id)) = file::identify(path) else {
+        return false;
+    };
+    let Some(place) = places().get(&id).map(Arc::clone) else {
+        return false;
+    };
+    let Ok(seat) = place.seat.try_lock() else {
+        return true; // it is being opened
+    };
+    let (shared, others) = (seat.shared.upgrade(), seat.connector.strong_count() > 0);
+    drop(seat);
+    match shared {
+        Some(shared) => !shared.is_closed() || shared.readers.opened() > 0,
+        None => others,
+    }
+}
+
 /// SQLite knows by device and inode which locks this process has on a file, and
 /// in a child that knowledge is the parent's: a new connection believes that it
 /// has locks which the kernel gave to the parent alone. It does not lock, others

@@ -15,10 +15,12 @@ use rusqlite::{Connection, ffi};
 use crate::blocks::raw::finalize_forgotten;
 use crate::blocks::retry::{Class, Stopped, again};
 use crate::blocks::transaction::outcome_of_failed_commit;
+use crate::capi::{Control, failure};
 use crate::connection::{Connector, POLL, Role};
 use crate::engine::{CommitError, Engine, Patience, Witness, gave_up};
 use crate::error::{Error, ErrorKind, Holder, Outcome, Result, Waited, WaitedFor};
-use crate::raw::{self, Control, Guards};
+use crate::gate::Others;
+use crate::raw::{self, Guards};
 use crate::readers::Readers;
 use crate::trace::event;
 use crate::wal::WalLevel;
@@ -75,7 +77,7 @@ impl Live {
         if code == ffi::SQLITE_OK {
             return Ok(());
         }
-        Err(raw::failure(&self.connection, code).into())
+        Err(failure(&self.connection, code).into())
     }
 }
 
@@ -93,6 +95,7 @@ pub(crate) struct SqliteEngine {
     holding: Cell<bool>,
     /// The connection itself was in foreign hands: its hooks may be gone.
     exposed: Cell<bool>,
+    others: Arc<Others>,
 }
 
 impl SqliteEngine {
@@ -111,7 +114,14 @@ impl SqliteEngine {
             hold,
             holding: Cell::new(false),
             exposed: Cell::new(false),
+            others: Arc::new(Others::none("nobody was asked")),
         })
+    }
+
+    /// Whoever else writes to the file.
+    pub(crate) fn among(mut self, others: &Arc<Others>) -> Self {
+        self.others = Arc::clone(others);
+        self
     }
 
     /// The connection, which is there whenever foreign code runs.
@@ -155,6 +165,11 @@ impl SqliteEngine {
         let result = run(&live.connection);
         live.guards.allow_savepoints(false);
         Ok(result)
+    }
+
+    /// How many others wait to write.
+    pub(crate) fn others_are_waiting(&self) -> usize {
+        self.others.how_many()
     }
 
     pub(crate) fn take_refusal(&self) -> Option<&'static str> {
@@ -229,7 +244,7 @@ impl Engine for SqliteEngine {
                 Ok(())
             }
             Err(Stopped::Failed(code) | Stopped::GaveUp(_, code)) => Err(CommitError {
-                error: Arc::new(raw::failure(&live.connection, code)),
+                error: Arc::new(failure(&live.connection, code)),
                 outcome: outcome_of_failed_commit(code),
                 holder: match code & 0xff {
                     ffi::SQLITE_BUSY => strangers.who(WaitedFor::Readers),
@@ -344,6 +359,7 @@ impl SqliteEngine {
             "the write lock is held outside this pen",
             database = &*self.connector.name
         );
+        self.others.write_lock.met_a_stranger();
         let live = self.live()?;
         let since = Instant::now();
         let patience = (self.connector.strangers).notice(patience, WaitedFor::WriteLock, since);
@@ -352,12 +368,12 @@ impl SqliteEngine {
         });
         begun.map_err(|stopped| match stopped {
             Stopped::Failed(code) => {
-                let error = raw::failure(&live.connection, code);
+                let error = failure(&live.connection, code);
                 self.connector.context(error.into())
             }
             Stopped::GaveUp(why, code) => {
                 let waited = Waited::new(WaitedFor::WriteLock, since.elapsed());
-                let error = raw::failure(&live.connection, code);
+                let error = failure(&live.connection, code);
                 let error = gave_up(why, waited).with_source(error);
                 self.connector.blame(self.connector.context(error))
             }

@@ -154,6 +154,11 @@ pub struct Stats {
     pub wal_resets: u64,
     /// How long a reader has been keeping the log from being reset, if one is.
     pub wal_pinned_for: Option<Duration>,
+    /// Other processes that wait for their turn to write now.
+    pub processes_waiting: usize,
+    /// Why this process has no place in the queue between processes; `None` when it
+    /// has one ([`Options::gate`](crate::Options::gate)).
+    pub alone_because: Option<std::sync::Arc<str>>,
 }
 
 impl Default for Stats {
@@ -174,6 +179,8 @@ impl Default for Stats {
             wal_frames_max: 0,
             wal_resets: 0,
             wal_pinned_for: None,
+            processes_waiting: 0,
+            alone_because: None,
         }
     }
 }

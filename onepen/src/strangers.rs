@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use onepen_lock::holders::{self, Look};
+use onepen_lock::gate::{Member, Observer, Stand};
+use onepen_lock::holders::{self, Look, Process};
 
 use crate::cancel::CancelToken;
 use crate::engine::{GiveUp, Patience, Witness};
@@ -36,6 +37,9 @@ struct Last {
     /// it at that.
     writer: Option<((u32, u64), Instant)>,
 }
+
+/// Thread, label, and how long.
+type Turn = (Option<Arc<str>>, Option<Arc<str>>, Option<Duration>);
 
 impl Strangers {
     pub(crate) fn new(path: &Path, name: &Arc<str>, log_after: Option<Duration>) -> Self {
@@ -66,6 +70,28 @@ impl Strangers {
             what,
             since,
             said: AtomicBool::new(!cfg!(feature = "tracing")),
+        }
+    }
+
+    /// What a process with onepen says of its turn: the thread, the label, and for
+    /// how long it has had it.
+    fn at_gate(&self, process: &Process) -> Option<Turn> {
+        let view = Observer::open(&self.path).ok()??.look().ok()?;
+        let is_it = |member: &&Member| {
+            member.alive && (member.pid, member.started) == (process.pid, process.started)
+        };
+        match &view.members.iter().find(is_it)?.stand {
+            Stand::Turn {
+                since,
+                thread,
+                purpose,
+                ..
+            } => Some((
+                (*thread != 0).then(|| format!("thread {thread}").into()),
+                purpose.as_deref().map(Arc::from),
+                Some(*since),
+            )),
+            _ => None,
         }
     }
 
@@ -120,7 +146,11 @@ impl Witness for Strangers {
             // wait was made with, and what else it has is hidden by those.
             return None;
         }
+        let said = process.and_then(|process| self.at_gate(process));
+        let (thread, label, turn) = said.unwrap_or_default();
         Some(Holder {
+            thread,
+            label,
             pid: process.map(|process| process.pid),
             command: process
                 .filter(|process| !ours && !process.command.is_empty())
@@ -128,10 +158,7 @@ impl Witness for Strangers {
             activity: process.map(|process| process.activity),
             // Of this process they are partly those the wait was made with.
             locks: (!ours).then(|| found.held.to_string().into()),
-            since: since
-                .map(|since| since.elapsed())
-                .filter(|since| *since >= FRESH),
-            ..Holder::default()
+            since: turn.or_else(|| Some(since?.elapsed()).filter(|since| *since >= FRESH)),
         })
     }
 

@@ -186,6 +186,40 @@ impl<'a> WriteTx<'a> {
             .map_err(|error| self.explain(error))
     }
 
+    /// How many others wait to write now: writes of this process that are not yet
+    /// in a group, and other processes at the gate
+    /// ([`Options::gate`](crate::Options::gate)). A closure that has much to do can
+    /// look at it from time to time, end early, and do the rest in a write of its
+    /// own.
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// # db.execute("CREATE TABLE old(id INTEGER PRIMARY KEY)", ())?;
+    /// # db.execute("INSERT INTO old VALUES (1), (2), (3)", ())?;
+    /// loop {
+    ///     let deleted = db.write(|tx| {
+    ///         let mut deleted = 0;
+    ///         while deleted < 10_000 {
+    ///             let some = tx.execute(
+    ///                 "DELETE FROM old WHERE id IN (SELECT id FROM old LIMIT 100)", ())?;
+    ///             deleted += some;
+    ///             if some == 0 || tx.others_are_waiting() > 0 {
+    ///                 break;
+    ///             }
+    ///         }
+    ///         Ok(deleted)
+    ///     })?;
+    ///     if deleted == 0 {
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn others_are_waiting(&self) -> usize {
+        self.engine.others_are_waiting()
+    }
+
     /// The connection itself, for libraries that want one.
     ///
     /// This lifts guarantee 2 (independent members) in so far as settings made on

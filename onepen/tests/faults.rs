@@ -474,6 +474,41 @@ fn a_disk_that_goes_on_failing_goes_on_being_reported() {
     assert_eq!(scene.numbers("SELECT n FROM t"), [50]);
 }
 
+/// SQLite flushes the database only when a checkpoint has copied the whole log,
+/// which it never has while somebody writes or reads. What it left to be flushed
+/// would be flushed in the pen's turn, while every writer waits.
+#[test]
+fn what_was_copied_back_is_flushed_though_the_log_cannot_be_reset_yet() {
+    let scene = Scene::with(
+        options()
+            .durability(Durability::Normal)
+            .wal_limit(64, Duration::from_millis(5)),
+        "CREATE TABLE t(n INTEGER PRIMARY KEY, b BLOB);",
+    );
+    let write = || {
+        scene
+            .db
+            .execute("INSERT INTO t(b) VALUES (randomblob(9000))", ())
+            .unwrap()
+    };
+    for _ in 0..8 {
+        write();
+    }
+    let pinned = scene.db.snapshot().unwrap();
+    // The flush fails, and is tried again with the rest.
+    let fault = Fault::plan(&scene.path(), Call::Sync, libc::EIO, 0, 1);
+    until("a flush beside a snapshot", || {
+        write();
+        fault.fired() > 0
+    });
+    assert_eq!(scene.db.stats().wal_resets, 0);
+    drop(pinned);
+    until("a reset", || {
+        write();
+        scene.db.stats().wal_resets > 0
+    });
+}
+
 /// Copying the log back fails; the log is kept, and nobody who writes notices.
 #[test]
 fn a_failing_checkpoint_fails_no_write_and_is_tried_again() {

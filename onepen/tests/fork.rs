@@ -137,12 +137,38 @@ fn a_child_leaves_its_parents_database_in_memory_there() {
 
 #[test]
 fn a_child_can_use_none_of_its_parents_blocks_and_closes_nothing_of_theirs() {
-    use onepen::blocks::{PerThread, Pool, Shared, WritePermit};
+    use onepen::blocks::{
+        Busy, BusyHandler, BusyWait, PerThread, PoolOptions, Shared, WritePermit,
+    };
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
     let _one = FORKS.lock().unwrap_or_else(PoisonError::into_inner);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.db");
-    let connect = move || Ok(rusqlite::Connection::open(&path)?);
-    let pool = Pool::new(2, connect.clone());
+    /// Notices that the connection is closed that owns it.
+    struct Closes(Arc<AtomicU32>);
+    impl Drop for Closes {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    let closed = Arc::new(AtomicU32::new(0));
+    let count_closed = Arc::clone(&closed);
+    let connect = move || {
+        let connection = rusqlite::Connection::open(&path)?;
+        let closes = Closes(Arc::clone(&count_closed));
+        let give_up = move |_: &BusyWait<'_>| {
+            let _ = &closes;
+            Busy::GiveUp
+        };
+        BusyHandler::closure(give_up).install(&connection)?;
+        Ok(connection)
+    };
+    let tidied = Arc::new(AtomicU32::new(0));
+    let count_tidied = Arc::clone(&tidied);
+    let pool = PoolOptions::new(2)
+        .on_leftover(move |_| _ = count_tidied.fetch_add(1, Ordering::SeqCst))
+        .open_with(connect.clone());
     let schema = "PRAGMA journal_mode = wal; CREATE TABLE t (n)";
     pool.get().unwrap().execute_batch(schema).unwrap();
     let shared = Shared::new(connect().unwrap());
@@ -155,6 +181,7 @@ fn a_child_can_use_none_of_its_parents_blocks_and_closes_nothing_of_theirs() {
         .unwrap();
     let permit = WritePermit::of(dir.path().join("a.db")).unwrap();
     let turn = permit.take().unwrap();
+    pool.fill().unwrap(); // one of them stays idle
     let out = pool.get().unwrap();
     out.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (1)")
         .unwrap();
@@ -170,8 +197,9 @@ fn a_child_can_use_none_of_its_parents_blocks_and_closes_nothing_of_theirs() {
             && is_forked(permit.take().map(drop));
         // None of it closes a connection, or ends the transaction.
         drop((out, turn, permit, threads, shared, pool));
-        refused
+        refused && closed.load(Ordering::SeqCst) == 0 && tidied.load(Ordering::SeqCst) == 0
     }));
+    assert_eq!(closed.load(Ordering::SeqCst), 0);
     let (pool, shared, threads, permit, turn, out) = theirs.into_inner().unwrap().unwrap();
     out.execute_batch("COMMIT").unwrap();
     drop((turn, out));

@@ -7,9 +7,11 @@ mod common;
 #[path = "../../onepen-lock/tests/common/mod.rs"]
 mod python;
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::time::Duration;
 
-use common::{Scene, block_on, options, until};
+use common::{Scene, block_on, child, in_child, options, until};
 use onepen::{Activity, Contention, Error, ErrorKind, Journal, Part, WaitedFor};
 use python::Python;
 
@@ -89,6 +91,47 @@ fn another_connection_of_this_process_is_told_from_another_process() {
     let late = scene.db.with().deadline(SOON).execute("DELETE FROM t", ());
     assert_eq!(late.unwrap_err().kind(), ErrorKind::DeadlineExceeded);
     other.execute_batch("COMMIT").unwrap();
+}
+
+/// The child of the test below: an onepen process that has the turn, and the lock.
+#[test]
+fn another_onepen() {
+    let Some(path) = in_child() else { return };
+    let gate = onepen_lock::gate::Gate::join(&path, "orders").unwrap();
+    let seat = gate.seat();
+    assert!(
+        seat.try_take(Some("nightly import")),
+        "nobody else takes turns"
+    );
+    let connection = rusqlite::Connection::open(path).unwrap();
+    connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+    println!("locked");
+    let _ = std::io::stdin().lock().read_line(&mut String::new());
+}
+
+#[test]
+fn of_another_onepen_the_label_the_thread_and_since_when_are_known() {
+    let scene = Scene::new(TABLE);
+    let mut other = child("another_onepen", &scene.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(other.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("locked")));
+    let late = scene.db.with().deadline(SOON).execute("DELETE FROM t", ());
+    let late = late.unwrap_err();
+    let holder = late.waited().holder.as_ref().expect("somebody is named");
+    assert_eq!(holder.pid, Some(other.id()), "{late}");
+    assert_eq!(holder.label.as_deref(), Some("nightly import"), "{late}");
+    assert!(holder.since.expect("it said so") >= SOON, "{late}");
+    assert!(
+        late.to_string()
+            .contains("held by `nightly import` on thread "),
+        "{late}"
+    );
+    drop(other.stdin.take());
+    other.wait().unwrap();
 }
 
 #[test]

@@ -25,7 +25,11 @@ fn seven(db: &Database) -> Result<i64> {
 /// A database that nobody has open.
 fn closed(dir: &Path, journal: Journal) -> PathBuf {
     let path = dir.join("a.db");
-    let db = Options::new().journal(journal).open(&path).unwrap();
+    let db = Options::new()
+        .journal(journal)
+        .gate(false)
+        .open(&path)
+        .unwrap();
     db.write(|tx| tx.execute_batch(TABLE)).unwrap();
     drop(db);
     // Left behind by TRUNCATE, empty.

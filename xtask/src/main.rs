@@ -2,6 +2,7 @@
 
 mod builds;
 mod compare;
+mod gate;
 mod models;
 mod published;
 
@@ -13,6 +14,8 @@ usage: cargo xtask <verb> [options]
   figures   what `compare --json` wrote, into docs/benchmarks.md
   builds    the threading tests over SQLITE_THREADSAFE=0, 1 and 2
             (`cargo xtask builds --help`)
+  gate      processes that write to one database, in turns and with busy_timeout
+            (`cargo xtask gate --help`)
   models    the hand-over of the pen under loom and shuttle, and with planted
             bugs (`cargo xtask models --help`)
 ";
@@ -23,6 +26,7 @@ fn main() {
         Some("compare") => compare::main(words.collect()),
         Some("figures") => published::main(&words.collect::<Vec<_>>()),
         Some("builds") => builds::main(&words.collect::<Vec<_>>()),
+        Some("gate") => gate::main(words.collect()),
         Some("models") => models::main(words.collect()),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");

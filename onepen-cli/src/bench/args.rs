@@ -6,6 +6,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::words::duration;
+
 use super::driver::{Plan, Slice, WorkloadKind, WorkloadSpec};
 use super::ways::{self, About, Durability, Journal, Server};
 
@@ -106,31 +108,6 @@ pub struct Args {
     /// Also write the report as one self-contained page with plots
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = match text.find(|c: char| c.is_ascii_alphabetic()) {
-        Some(at) => text.split_at(at),
-        None => (text, "s"),
-    };
-    let seconds = match unit {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" | "min" => 60.0,
-        _ => return Err("units are ms, s and min".to_owned()),
-    };
-    let number: f64 = number
-        .trim()
-        .parse()
-        .map_err(|_| "expected a time such as 500ms or 2s")?;
-    match Duration::try_from_secs_f64(number * seconds) {
-        Ok(duration)
-            if (Duration::from_millis(10)..=Duration::from_secs(86_400)).contains(&duration) =>
-        {
-            Ok(duration)
-        }
-        _ => Err("must be between 10ms and a day".to_owned()),
-    }
 }
 
 fn definition(text: &str) -> Result<(String, String), String> {

@@ -5,22 +5,22 @@
 //! shows what came out. The report goes to standard output, everything else
 //! to standard error.
 
-mod args;
-mod codes;
+pub mod args;
+pub mod codes;
 mod driver;
 mod fsyncs;
 #[cfg(test)]
 mod planted;
-mod progress;
-mod random;
+pub mod progress;
+pub mod random;
 mod report;
-mod scratch;
+pub mod scratch;
 mod script;
-mod sql;
-mod ways;
+pub mod sql;
+pub mod ways;
 mod workloads;
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -28,9 +28,12 @@ pub use args::Args;
 pub use driver::worker;
 
 use driver::Plan;
+pub use driver::Watch;
 use progress::Progress;
 use report::{Report, Style, Surroundings};
 use scratch::Scratch;
+
+use crate::words::say;
 
 /// Everything was measured and nothing was lost.
 const DONE: u8 = 0;
@@ -110,7 +113,11 @@ fn measure(
         plan.slice.workload.build(&path)?;
     }
     // Before anything is said: from then on ctrl-C has its meaning.
-    let progress = Progress::new(plan, scratch.path().to_owned())?;
+    let progress = Progress::new(
+        plan.expected(),
+        plan.slice.duration,
+        scratch.path().to_owned(),
+    )?;
     eprintln!(
         "Scratch databases in {} ({}); {} measurements, about {}.",
         scratch.parent().display(),
@@ -155,20 +162,6 @@ fn show(args: &Args, report: &Report) -> Result<(), String> {
         eprintln!("The page is in {}.", path.display());
     }
     Ok(())
-}
-
-/// Prints the result; a reader that has gone is no error.
-fn say(text: &str) -> Result<(), String> {
-    let mut output = std::io::stdout().lock();
-    match output
-        .write_all(text.as_bytes())
-        .and_then(|()| output.flush())
-    {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(format!("cannot print the report: {error}"))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn style() -> Style {

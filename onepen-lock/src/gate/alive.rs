@@ -24,6 +24,14 @@ pub(super) fn claim(file: impl AsFd, slot: usize) -> std::io::Result<bool> {
     }
 }
 
+/// Frees the byte of `slot`, for all copies of `file`.
+pub(super) fn let_go(file: impl AsFd, slot: usize) {
+    let mut lock = byte(slot);
+    lock.l_type = libc::F_UNLCK as i16;
+    // Refused only for what is no file; then it goes with the process.
+    let _ = call(file, libc::F_OFD_SETLK, &mut lock);
+}
+
 /// Whether somebody else than the owner of `file` has the byte of `slot`.
 pub(super) fn is_claimed(file: impl AsFd, slot: usize) -> bool {
     if slot >= SLOTS {

@@ -36,6 +36,14 @@ impl Gate {
     pub fn others_are_waiting(&self) -> u32 {
         match self.0 {}
     }
+
+    pub fn look(&self) -> View {
+        match self.0 {}
+    }
+
+    pub fn path(&self) -> &Path {
+        match self.0 {}
+    }
 }
 
 #[allow(missing_docs, reason = "documented where it works")]
@@ -62,7 +70,7 @@ impl Seat {
         match self.0 {}
     }
 
-    pub fn pass_on(&self, _commits: u64, _writes: u64, _more: bool) {
+    pub fn pass_on(&self, _commits: u64, _writes: u64, _more: impl FnOnce() -> bool) {
         match self.0 {}
     }
 
@@ -79,6 +87,10 @@ impl Seat {
     }
 
     pub fn position(&self) -> Option<usize> {
+        match self.0 {}
+    }
+
+    pub fn leave_a_gap(&self) {
         match self.0 {}
     }
 

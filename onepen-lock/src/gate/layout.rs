@@ -116,6 +116,8 @@ pub(super) enum Phase {
 /// compare-and-swap succeeds only on the very state that was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Turn {
+    /// As it was found, which may make no sense.
+    pub(super) word: u64,
     pub(super) serial: u32,
     /// `None`: it is nobody's.
     pub(super) owner: Option<Owner>,
@@ -130,6 +132,22 @@ pub(super) struct Owner {
 }
 
 impl Turn {
+    fn new(serial: u32, owner: Option<Owner>) -> Self {
+        let word = owner.map_or(0, |owner| {
+            let phase = match owner.phase {
+                Phase::Granted => 1,
+                Phase::Held => 2,
+                Phase::Open => 3,
+            };
+            u64::from(owner.generation) << 16 | phase << 8 | (owner.slot as u64 + 1)
+        });
+        Self {
+            word: u64::from(serial) << 32 | word,
+            serial,
+            owner,
+        }
+    }
+
     /// Reads a turn word, whoever wrote it: what makes no sense is nobody's turn.
     pub(super) fn unpack(word: u64) -> Self {
         let slot = (word & 0xff) as usize;
@@ -148,32 +166,15 @@ impl Turn {
             _ => None,
         };
         Self {
+            word,
             serial: (word >> 32) as u32,
             owner,
         }
     }
 
-    pub(super) fn pack(self) -> u64 {
-        let owner = match self.owner {
-            None => 0,
-            Some(owner) => {
-                let phase = match owner.phase {
-                    Phase::Granted => 1,
-                    Phase::Held => 2,
-                    Phase::Open => 3,
-                };
-                u64::from(owner.generation) << 16 | phase << 8 | (owner.slot as u64 + 1)
-            }
-        };
-        u64::from(self.serial) << 32 | owner
-    }
-
     /// The next state of the word.
     pub(super) fn next(self, owner: Option<Owner>) -> Self {
-        Self {
-            serial: self.serial.wrapping_add(1),
-            owner,
-        }
+        Self::new(self.serial.wrapping_add(1), owner)
     }
 }
 
@@ -185,28 +186,26 @@ mod tests {
     fn a_turn_word_is_read_as_it_was_written() {
         for phase in [Phase::Granted, Phase::Held, Phase::Open] {
             for slot in [0, 1, SLOTS - 1] {
-                let turn = Turn {
-                    serial: u32::MAX,
-                    owner: Some(Owner {
-                        slot,
-                        generation: 0xabcd,
-                        phase,
-                    }),
+                let owner = Owner {
+                    slot,
+                    generation: 0xabcd,
+                    phase,
                 };
-                assert_eq!(Turn::unpack(turn.pack()), turn);
+                let turn = Turn::new(u32::MAX, Some(owner));
+                assert_eq!(Turn::unpack(turn.word), turn);
+                assert_eq!(turn.next(None).serial, 0);
             }
         }
-        let free = Turn {
-            serial: 7,
-            owner: None,
-        };
-        assert_eq!(Turn::unpack(free.pack()), free);
+        let free = Turn::new(7, None);
+        assert_eq!(Turn::unpack(free.word), free);
     }
 
     #[test]
-    fn a_turn_word_that_names_no_slot_is_nobodys() {
+    fn a_turn_word_that_names_no_slot_is_nobodys_and_can_be_changed() {
         for word in [u64::MAX, 0xff, 0x1_ff, 0x3_00, 0x9_01, 0x1_00 | 129] {
-            assert_eq!(Turn::unpack(word).owner, None, "{word:x}");
+            let turn = Turn::unpack(word);
+            assert_eq!(turn.owner, None, "{word:x}");
+            assert_eq!(turn.word, word);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! in it: its locks look free, and then a turn may be passed over wrongly, which
 //! is unfair and nothing worse.
 
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -81,8 +82,16 @@ impl Lock {
     }
 }
 
+/// The table, twice: the kernel hands it out in pieces of a page, and what is
+/// freed in between by others moves the rest, so that a lock may be missed.
 fn locks() -> Vec<Lock> {
-    let table = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    let mut table = String::with_capacity(1 << 16);
+    for _ in 0..2 {
+        // In reads as large as the kernel answers, so in as few as possible.
+        if let Ok(mut file) = std::fs::File::open("/proc/locks") {
+            let _ = file.read_to_string(&mut table);
+        }
+    }
     table.lines().filter_map(parse).collect()
 }
 

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::lock_table::Files;
 use super::map::Map;
 use super::queue::{Place, World};
 use super::seat::{Line, Seat};
-use super::{NotJoined, SLICE, alive, clock, file, text};
+use super::{NotJoined, SLICE, View, alive, clock, file, text};
 
 /// This process's place at the gate of one database. Clones are the same place;
 /// it is free again when the last clone and the last [`Seat`] are gone.
@@ -38,7 +38,7 @@ use super::{NotJoined, SLICE, alive, clock, file, text};
 /// let seat = gate.seat();
 /// assert_eq!(seat.take(None, None, &|| false), Waited::Turn);
 /// // BEGIN IMMEDIATE … COMMIT
-/// seat.pass_on(1, 1, false);
+/// seat.pass_on(1, 1, || false);
 /// # Ok(()) }
 /// # #[cfg(not(target_os = "linux"))]
 /// # fn main() {}
@@ -63,6 +63,8 @@ pub(super) struct Inner {
     /// The line has moved.
     pub(super) moved: Condvar,
     pub(super) seats: AtomicU64,
+    /// Whoever has the turn should leave others a gap first.
+    pub(super) gap_due: AtomicBool,
 }
 
 type Joined = HashMap<(u64, u64), Weak<Inner>>;
@@ -117,6 +119,7 @@ impl Gate {
             line: Mutex::default(),
             moved: Condvar::new(),
             seats: AtomicU64::new(1),
+            gap_due: AtomicBool::new(false),
         });
         joined.insert(id, Arc::downgrade(&inner));
         Ok(Self { inner })
@@ -130,6 +133,14 @@ impl Gate {
     /// How many other processes wait for their turn now.
     pub fn others_are_waiting(&self) -> u32 {
         self.inner.place().how_many_wait()
+    }
+
+    /// Who is here, and what they are doing, this process included.
+    pub fn look(&self) -> View {
+        let inner = &*self.inner;
+        super::observer::view(&inner.map, clock::now(), |slot| {
+            slot == inner.slot || alive::is_claimed(&inner.file, slot)
+        })
     }
 
     /// The side file.
@@ -256,6 +267,8 @@ impl Drop for Inner {
         // In a child the slot is the parent's.
         if self.is_here() {
             self.place().give_up();
+            // Not only by closing the file: a child may have a copy of it.
+            alive::let_go(&self.file, self.slot);
         }
     }
 }

@@ -78,7 +78,7 @@ impl Observer {
     }
 }
 
-fn view(page: &Page, now: u64, is_alive: impl Fn(usize) -> bool) -> View {
+pub(super) fn view(page: &Page, now: u64, is_alive: impl Fn(usize) -> bool) -> View {
     let turn = Turn::unpack(page.header.turn.load(Relaxed)).owner;
     let since = |then: u64| Duration::from_nanos(now.saturating_sub(then));
     let last = page.header.tickets.load(Relaxed);
@@ -170,15 +170,12 @@ mod tests {
         }
         page.header.tickets.store(9, Relaxed);
         page.header.waiting[0].store(0b0110, Relaxed);
-        let turn = Turn {
-            serial: 5,
-            owner: Some(Owner {
-                slot: 3,
-                generation: 1,
-                phase: Phase::Held,
-            }),
-        };
-        page.header.turn.store(turn.pack(), Relaxed);
+        let turn = Turn::unpack(0).next(Some(Owner {
+            slot: 3,
+            generation: 1,
+            phase: Phase::Held,
+        }));
+        page.header.turn.store(turn.word, Relaxed);
         let seen = view(&page, 0, |_| true);
         let pids: Vec<_> = seen.members.iter().map(|member| member.pid).collect();
         assert_eq!(pids, [103, 102, 101, 100]);

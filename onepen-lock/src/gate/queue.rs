@@ -105,7 +105,7 @@ impl<W: World> Place<'_, W> {
         self.page
             .header
             .turn
-            .compare_exchange(from.pack(), to.pack(), SeqCst, SeqCst)
+            .compare_exchange(from.word, to.word, SeqCst, SeqCst)
             .is_ok()
             .then_some(to)
     }
@@ -224,6 +224,21 @@ impl<W: World> Place<'_, W> {
         self.page.slots[slot].ticket.store(0, SeqCst);
     }
 
+    /// Takes off the line what is none of a living process: bits without tickets,
+    /// which no order of events here leaves behind.
+    fn sweep(&self) {
+        for (index, word) in self.page.header.waiting.iter().enumerate() {
+            let mut bits = word.load(SeqCst);
+            while bits != 0 {
+                let slot = index * 64 + bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                if slot != self.slot && !self.world.lives(slot) {
+                    self.remove(slot);
+                }
+            }
+        }
+    }
+
     /// Whether another process stands in line.
     pub(super) fn others_wait(&self) -> bool {
         self.page
@@ -294,6 +309,7 @@ impl<W: World> Place<'_, W> {
         let mut gave = false;
         loop {
             let Some(first) = self.first(but) else {
+                self.sweep();
                 match self.change(turn, None) {
                     // Somebody may have come to stand in line after we looked,
                     // and before there was a free turn to be seen.
@@ -406,7 +422,7 @@ impl<W: World> Place<'_, W> {
         watched: &mut Watched,
         now: u64,
     ) -> Option<u64> {
-        let seen_for = watched.see(turn.pack(), now);
+        let seen_for = watched.see(turn.word, now);
         let slice_left = self.slice_ends().saturating_sub(now);
         let slice_left = (1..=LONGEST_SLICE)
             .contains(&slice_left)

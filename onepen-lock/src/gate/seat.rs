@@ -95,6 +95,14 @@ impl Line {
         }
     }
 
+    /// Learns whether the next write comes soon after the last.
+    fn somebody_wants_it(&mut self, now: u64) {
+        if self.let_go != 0 {
+            self.returns = now.saturating_sub(self.let_go) < RETURNS;
+            self.let_go = 0;
+        }
+    }
+
     fn remove(&mut self, seat: u64) {
         self.seats.retain(|standing| standing.seat != seat);
     }
@@ -128,6 +136,7 @@ impl Seat {
         if line.holder == Some(self.id) {
             return true;
         }
+        line.somebody_wants_it(now);
         self.tidy(&mut line, now);
         if line.holder.is_some() || line.first(now).is_some_and(|first| first != self.id) {
             return false;
@@ -192,6 +201,7 @@ impl Seat {
         if line.holder == Some(self.id) {
             return Waited::Turn;
         }
+        line.somebody_wants_it(started);
         self.tidy(&mut line, started);
         line.stand(self.id, true, started);
         let (mut line, waited) = self.wait_in(line, until, given_up);
@@ -280,10 +290,6 @@ impl Seat {
         line.holder = Some(self.id);
         line.turn = Some(turn);
         line.ticket = 0;
-        if line.let_go != 0 {
-            line.returns = now.saturating_sub(line.let_go) < RETURNS;
-            line.let_go = 0;
-        }
         let place = self.inner.place();
         let own = place.own();
         own.turn_since.store(now, Relaxed);
@@ -293,12 +299,19 @@ impl Seat {
             line.purpose = purpose.is_some();
         }
         add(&own.turns, 1);
+        let closely = now.saturating_sub(line.taken) < CLOSELY;
+        line.taken = now;
+        if closely && self.gap_is_due(line, now) {
+            place.page.header.gap.store(now, Relaxed);
+            self.inner.gap_due.store(true, Relaxed);
+        }
     }
 
     /// Ends the turn: `commits` transactions with `writes` writes were made in it.
-    /// `more` says that the next write follows at once; the turn may then be kept
-    /// for it, to the end of the slice. Does nothing without a turn.
-    pub fn pass_on(&self, commits: u64, writes: u64, more: bool) {
+    /// `more` says whether the next write follows at once; the turn may then be
+    /// kept for it, to the end of the slice. Asked only when others wait. Does
+    /// nothing without a turn.
+    pub fn pass_on(&self, commits: u64, writes: u64, more: impl FnOnce() -> bool) {
         let inner = &*self.inner;
         if !inner.is_here() {
             return;
@@ -319,7 +332,7 @@ impl Seat {
         }
     }
 
-    fn release(&self, line: &mut Line, more: bool) {
+    fn release(&self, line: &mut Line, more: impl FnOnce() -> bool) {
         line.holder = None;
         let Some(turn) = line.turn.take() else {
             return;
@@ -330,8 +343,7 @@ impl Seat {
             return;
         }
         let now = clock::now();
-        let wanted = more || line.returns || !line.seats.is_empty();
-        let keep = wanted && !place.slice_is_over(now);
+        let keep = !place.slice_is_over(now) && (line.returns || !line.seats.is_empty() || more());
         line.let_go = now;
         if place.release(turn, keep) == Released::Kept {
             let slice = place.slice_ends();
@@ -387,48 +399,36 @@ impl Seat {
         header.stranger_seen.store(now, Relaxed);
     }
 
-    /// Within the turn: sleeps for a moment, when it is time to leave SQLite's lock
-    /// to programs that poll for it.
-    fn leave_a_gap(&self) {
-        let inner = &*self.inner;
-        if !inner.is_here() {
-            return;
+    /// Within the turn, before BEGIN: sleeps for a millisecond when it is time to
+    /// leave SQLite's lock to programs that poll for it, which is hardly ever.
+    /// [`take`](Self::take) does it by itself.
+    pub fn leave_a_gap(&self) {
+        if self.inner.gap_due.load(Relaxed) {
+            self.inner.gap_due.store(false, Relaxed);
+            std::thread::sleep(GAP);
         }
-        let place = inner.place();
-        let header = &place.page.header;
-        let now = place.own().turn_since.load(Relaxed);
-        let mut line = inner.line();
-        let closely = now.saturating_sub(line.taken) < CLOSELY;
-        line.taken = now;
-        if !closely {
-            return;
-        }
-        let since = |stamp: &AtomicU64| {
-            let stamp = stamp.load(Relaxed);
-            if stamp == 0 {
-                u64::MAX
-            } else {
-                now.saturating_sub(stamp)
-            }
-        };
+    }
+
+    fn gap_is_due(&self, line: &mut Line, now: u64) -> bool {
+        let header = &self.inner.place().page.header;
         if now.saturating_sub(line.asked) >= ASK_EVERY {
             line.asked = now;
-            if inner.files.has_strangers(&inner.pids()) {
+            if self.inner.files.has_strangers(&self.inner.pids()) {
                 header.stranger_seen.store(now, Relaxed);
             }
         }
-        drop(line);
+        let since = |stamp: &AtomicU64| match stamp.load(Relaxed) {
+            0 => u64::MAX,
+            stamp => now.saturating_sub(stamp),
+        };
         let every = if since(&header.stranger_wrote) < WROTE_LATELY {
             GAP_EVERY_WRITER
         } else if since(&header.stranger_seen) < OPEN_LATELY {
             GAP_EVERY
         } else {
-            return;
+            return false;
         };
-        if since(&header.gap) >= every {
-            header.gap.store(now, Relaxed);
-            std::thread::sleep(GAP);
-        }
+        since(&header.gap) >= every
     }
 
     fn waited(&self, nanos: u64) {
@@ -443,7 +443,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.pass_on(0, 0, false);
+        self.pass_on(0, 0, || false);
         self.leave();
     }
 }

@@ -86,15 +86,10 @@ impl Places {
 /// Looks once.
 pub(super) fn look(path: &Path) -> Result<Look, Cannot> {
     let places = Places::of(path)?;
-    // Bytes, not text: a foreign program's name is not in this file, but what
-    // is not UTF-8 must not hide the rest.
-    let table = fs::read("/proc/locks").map_err(Cannot::Locks)?;
+    let table = table(|line| !line.waits && places.is_about(line)).map_err(Cannot::Locks)?;
     let mut by_process: BTreeMap<u32, Held> = BTreeMap::new();
     let mut descriptions = Vec::new();
-    for line in Line::all(&String::from_utf8_lossy(&table)) {
-        if line.waits || !places.is_about(&line) {
-            continue;
-        }
+    for line in table {
         match line.owner {
             // The kernel's word for somebody in another namespace of processes.
             Owner::Process(0) => descriptions.push(line),
@@ -135,6 +130,39 @@ pub(super) fn look(path: &Path) -> Result<Look, Cannot> {
     // Writers first, then readers, then who merely has it open.
     holders.sort_by_key(|holder| std::cmp::Reverse(holder.held.weight()));
     Ok(Look { holders, unseen })
+}
+
+/// The kernel hands its list out in pieces of a page, and what is let go between
+/// two pieces makes it pass over another lock.
+const PIECE: usize = 4096;
+
+/// Those lines of the kernel's list that are `wanted`.
+fn table(wanted: impl Fn(&Line) -> bool) -> io::Result<Vec<Line>> {
+    let read = || -> io::Result<(Vec<Line>, bool)> {
+        let text = fs::read("/proc/locks")?;
+        let whole = text.len() < PIECE;
+        let text = String::from_utf8_lossy(&text);
+        Ok((Line::all(&text).filter(&wanted).collect(), whole))
+    };
+    let (mut lines, mut whole) = read()?;
+    // Until it says the same twice. While others come and go all the time that
+    // may never be, and then what was there at one of the last two reads counts.
+    for last in [false, false, false, true] {
+        if whole {
+            break;
+        }
+        let before = std::mem::take(&mut lines);
+        (lines, whole) = read()?;
+        if lines == before {
+            break;
+        }
+        if last && !whole {
+            let missed = before.into_iter().filter(|line| !lines.contains(line));
+            let missed: Vec<_> = missed.collect();
+            lines.extend(missed);
+        }
+    }
+    Ok(lines)
 }
 
 /// Finds the processes that have the descriptors with these locks, and takes

@@ -20,6 +20,12 @@ path = sys.argv[1]
 def gate(word='here'):
     print(word, flush=True)
     if not sys.stdin.readline(): sys.exit(0)
+def fork(work=lambda: None):
+    # The child ends with its parent, whatever ends that.
+    ours, theirs = os.pipe()
+    if os.fork() == 0:
+        os.close(theirs); work(); print('here', flush=True); os.read(ours, 1); os._exit(0)
+    return theirs
 def connect(**more):
     return sqlite3.connect(path, isolation_level=None, timeout=0, **more)
 ";

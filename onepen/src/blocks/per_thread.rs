@@ -191,7 +191,9 @@ impl<C: Send + 'static> PerThread<C> {
         let connection_: Arc<dyn Any + Send + Sync> = Arc::clone(&connection) as _;
         let home: Arc<dyn Leave> = Arc::clone(&self.home) as _;
         let mut places = mine.places.borrow_mut();
-        places.retain(|place| place.home.strong_count() > 0);
+        // Those of owners that are gone; and one of ours, if `open` has asked for
+        // a connection itself.
+        places.retain(|place| place.home.strong_count() > 0 && place.id != self.home.id);
         places.push(Place {
             id: self.home.id,
             connection: Arc::downgrade(&connection_),

@@ -160,6 +160,9 @@ impl WritePermit {
 
     /// Waits for the turn, in the order asked.
     ///
+    /// For the turns of two files at once, ask in the same order everywhere:
+    /// otherwise two threads can wait for each other, until their deadlines.
+    ///
     /// # Errors
     /// - [`ErrorKind::DeadlineExceeded`], [`ErrorKind::Cancelled`]: with how long
     ///   was waited, and for whom.

@@ -4,7 +4,7 @@
 //! of the call: a `&Connection` cannot be shared between threads, so that is
 //! what having one means.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::CStr;
 use std::ptr;
 
 use rusqlite::{Connection, ffi};
@@ -88,15 +88,4 @@ pub(crate) fn finalize_forgotten(connection: &Connection) {
             ffi::sqlite3_finalize(statement);
         }
     }
-}
-
-/// SQLite's last error on this connection.
-pub(crate) fn failure(connection: &Connection, code: c_int) -> rusqlite::Error {
-    // SAFETY: the handle is open; the message is SQLite's and copied at once.
-    let message = unsafe {
-        CStr::from_ptr(ffi::sqlite3_errmsg(connection.handle()))
-            .to_string_lossy()
-            .into_owned()
-    };
-    rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(message))
 }

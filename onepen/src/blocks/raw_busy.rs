@@ -139,6 +139,6 @@ pub(super) fn timeout_of(connection: &Connection) -> rusqlite::Result<EffectiveT
 fn check(connection: &Connection, code: c_int) -> rusqlite::Result<()> {
     match code {
         ffi::SQLITE_OK => Ok(()),
-        code => Err(super::raw::failure(connection, code)),
+        code => Err(crate::capi::failure(connection, code)),
     }
 }

@@ -121,6 +121,14 @@ struct Places {
 const MOST_PLACES: usize = 256;
 
 impl Places {
+    /// What began there has ended, so it must not be blamed for what a library
+    /// begins next. Whoever reaches the connection comes through here.
+    fn forget_if_over(&self, connection: &Connection) {
+        if self.transaction.get().is_some() && connection.is_autocommit() {
+            self.transaction.set(None);
+        }
+    }
+
     fn prepared(&self, sql: &str, place: Place) {
         let mut statements = self.statements.borrow_mut();
         if statements.len() >= MOST_PLACES {
@@ -199,6 +207,18 @@ impl Tracked {
         self.places.taken.set(Some(place));
     }
 
+    /// The connection, on which a transaction is about to begin.
+    fn begins(&mut self, place: Place) -> &mut Connection {
+        let Self {
+            connection, places, ..
+        } = self;
+        places.transaction.set(Some(place));
+        match connection {
+            Some(connection) => connection,
+            None => unreachable!("it is taken out when nobody can ask any more"),
+        }
+    }
+
     /// Takes note if a transaction began in `run`.
     fn noting<T>(&self, place: Place, run: impl FnOnce(&Connection) -> T) -> T {
         let outside = self.is_autocommit();
@@ -253,8 +273,9 @@ impl Tracked {
     /// SQLite's.
     #[track_caller]
     pub fn unchecked_transaction(&self) -> rusqlite::Result<rusqlite::Transaction<'_>> {
+        let connection: &Connection = self;
         self.places.transaction.set(Some(Location::caller()));
-        Connection::unchecked_transaction(self)
+        connection.unchecked_transaction()
     }
 
     /// [`Connection::transaction`].
@@ -263,8 +284,7 @@ impl Tracked {
     /// SQLite's.
     #[track_caller]
     pub fn transaction(&mut self) -> rusqlite::Result<rusqlite::Transaction<'_>> {
-        self.places.transaction.set(Some(Location::caller()));
-        Connection::transaction(self)
+        self.begins(Location::caller()).transaction()
     }
 
     /// [`Transactions::begin`](super::Transactions::begin).
@@ -273,8 +293,7 @@ impl Tracked {
     /// BEGIN's.
     #[track_caller]
     pub fn begin<B: Behavior>(&mut self) -> Result<Transaction<'_, B>> {
-        self.places.transaction.set(Some(Location::caller()));
-        Transaction::begin(self)
+        Transaction::begin(self.begins(Location::caller()))
     }
 
     /// [`Transactions::deferred`](super::Transactions::deferred).
@@ -286,8 +305,7 @@ impl Tracked {
         &mut self,
         work: impl FnOnce(&Transaction<'_, Deferred>) -> Result<T>,
     ) -> Result<T> {
-        self.places.transaction.set(Some(Location::caller()));
-        Transaction::run(self, work)
+        Transaction::run(self.begins(Location::caller()), work)
     }
 
     /// [`Transactions::immediate`](super::Transactions::immediate).
@@ -299,8 +317,7 @@ impl Tracked {
         &mut self,
         work: impl FnOnce(&Transaction<'_, Immediate>) -> Result<T>,
     ) -> Result<T> {
-        self.places.transaction.set(Some(Location::caller()));
-        Transaction::run(self, work)
+        Transaction::run(self.begins(Location::caller()), work)
     }
 
     /// [`Transactions::exclusive`](super::Transactions::exclusive).
@@ -312,8 +329,7 @@ impl Tracked {
         &mut self,
         work: impl FnOnce(&Transaction<'_, Exclusive>) -> Result<T>,
     ) -> Result<T> {
-        self.places.transaction.set(Some(Location::caller()));
-        Transaction::run(self, work)
+        Transaction::run(self.begins(Location::caller()), work)
     }
 }
 
@@ -322,7 +338,10 @@ impl Deref for Tracked {
 
     fn deref(&self) -> &Connection {
         match &self.connection {
-            Some(connection) => connection,
+            Some(connection) => {
+                self.places.forget_if_over(connection);
+                connection
+            }
             None => unreachable!("it is taken out when nobody can ask any more"),
         }
     }
@@ -330,6 +349,9 @@ impl Deref for Tracked {
 
 impl DerefMut for Tracked {
     fn deref_mut(&mut self) -> &mut Connection {
+        if let Some(connection) = &self.connection {
+            self.places.forget_if_over(connection);
+        }
         match &mut self.connection {
             Some(connection) => connection,
             None => unreachable!("it is taken out when nobody can ask any more"),

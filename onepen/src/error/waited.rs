@@ -22,6 +22,9 @@ pub enum WaitedFor {
     /// SQLite's write lock was held by somebody who does not use this pen:
     /// another process, or another library in this one.
     WriteLock,
+    /// It was the turn of another process, of those that queue for the write lock
+    /// with this one ([`Options::gate`](crate::Options::gate)).
+    Turn,
     /// All reader connections were in use.
     Reader,
     /// All connections of a [pool](crate::blocks::Pool) were in use, or the one
@@ -41,6 +44,7 @@ impl fmt::Display for WaitedFor {
             Self::Nothing => "for nothing",
             Self::Pen => "for the pen",
             Self::QueueSpace => "for space in the write queue",
+            Self::Turn => "for this process's turn to write",
             Self::WriteLock => "for SQLite's write lock",
             Self::Reader => "for a reader connection",
             Self::Connection => "for a connection",
@@ -256,7 +260,9 @@ impl Waited {
             WaitedFor::Pen | WaitedFor::QueueSpace => Contention::OwnWrites,
             WaitedFor::Reader => Contention::OwnReads,
             WaitedFor::Connection => Contention::OwnConnections,
-            WaitedFor::Readers | WaitedFor::WriteLock | WaitedFor::Opening => outside,
+            WaitedFor::Readers | WaitedFor::WriteLock | WaitedFor::Turn | WaitedFor::Opening => {
+                outside
+            }
         }
     }
 }
@@ -281,6 +287,8 @@ impl fmt::Display for Waited {
         }
         match &self.holder {
             Some(holder) => write!(f, ", held by {holder}"),
+            // Who has the turn had just passed it on.
+            None if self.what == WaitedFor::Turn => Ok(()),
             None if self.contention() == Contention::Unseen => {
                 f.write_str(", held by another process, or another library in this one")
             }

@@ -40,7 +40,8 @@ pub(super) fn explore_with(_: Effort, scenario: fn()) {
     }
 }
 
-/// `ONEPEN_MODEL_PREEMPTIONS` replaces the bound of every scenario.
+/// `ONEPEN_MODEL_PREEMPTIONS` replaces the bound of every scenario;
+/// `ONEPEN_MODEL_SECONDS` ends each, with what it has counted by then.
 #[cfg(onepen_loom)]
 pub(super) fn explore_with(effort: Effort, scenario: fn()) {
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -50,6 +51,9 @@ pub(super) fn explore_with(effort: Effort, scenario: fn()) {
     builder.preemption_bound =
         Some(number("ONEPEN_MODEL_PREEMPTIONS").unwrap_or(effort.preemptions));
     builder.max_branches = 100_000;
+    builder.max_duration = time_limit();
+    // How often it looks at the clock.
+    builder.checkpoint_interval = 100;
     let executions = std::sync::Arc::new(AtomicUsize::new(0));
     let count = std::sync::Arc::clone(&executions);
     builder.check(move || {
@@ -59,8 +63,9 @@ pub(super) fn explore_with(effort: Effort, scenario: fn()) {
     report(executions.load(Relaxed), since);
 }
 
-/// `ONEPEN_MODEL_PERCENT` takes so many of the schedules, `ONEPEN_MODEL_SEED`
-/// others, `ONEPEN_MODEL_REPLAY` runs one that was printed by a failure.
+/// `ONEPEN_MODEL_PERCENT` takes so many of the schedules, at most
+/// `ONEPEN_MODEL_SECONDS` long, `ONEPEN_MODEL_SEED` others,
+/// `ONEPEN_MODEL_REPLAY` runs one that was printed by a failure.
 #[cfg(all(onepen_shuttle, not(onepen_loom)))]
 pub(super) fn explore_with(effort: Effort, scenario: fn()) {
     use shuttle::Runner;
@@ -77,11 +82,13 @@ pub(super) fn explore_with(effort: Effort, scenario: fn()) {
     let schedules =
         (effort.schedules * number("ONEPEN_MODEL_PERCENT").unwrap_or(100)).div_ceil(100);
     let seed = number("ONEPEN_MODEL_SEED").unwrap_or(1) as u64;
+    let mut config = config();
+    config.max_time = time_limit().map(|limit| limit / 2);
     let random = RandomScheduler::new_from_seed(seed, schedules);
-    let mut ran = Runner::new(random, config()).run(scenario);
+    let mut ran = Runner::new(random, config.clone()).run(scenario);
     // Few, well-chosen preemptions: finds what needs one thread to be very late.
     let adversarial = PctScheduler::new_from_seed(seed, 3, schedules);
-    ran += Runner::new(adversarial, config()).run(scenario);
+    ran += Runner::new(adversarial, config).run(scenario);
     report(ran, since);
 }
 
@@ -110,6 +117,13 @@ fn number(variable: &str) -> Option<usize> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
+/// For one scenario.
+#[cfg(any(onepen_loom, onepen_shuttle))]
+fn time_limit() -> Option<std::time::Duration> {
+    let seconds = number("ONEPEN_MODEL_SECONDS")?;
+    Some(std::time::Duration::from_secs(seconds as u64))
+}
+
 #[cfg(any(onepen_loom, onepen_shuttle))]
 fn test_name() -> String {
     let thread = std::thread::current();
@@ -120,8 +134,12 @@ fn test_name() -> String {
 #[cfg(any(onepen_loom, onepen_shuttle))]
 pub(super) fn report(schedules: usize, since: std::time::Instant) {
     let took = since.elapsed().as_secs_f64();
+    let cut = match time_limit() {
+        Some(limit) if since.elapsed() >= limit => ", cut off",
+        _ => "",
+    };
     println!(
-        "model: {}: {schedules} schedules in {took:.2} s",
+        "model: {}: {schedules} schedules in {took:.2} s{cut}",
         test_name()
     );
 }

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use crate::engine::{CommitError, Engine, GiveUp, Patience};
 use crate::error::{Error, Outcome, Result, Waited, WaitedFor};
-use crate::pen::turn::WriteLock;
+use crate::pen::turn::{Done, WriteLock};
 use crate::sync::{Arc, AtomicBool, AtomicU32, Mutex, Ordering, lock, pause};
 use crate::timer::{Expires, Timer};
 
@@ -159,7 +159,7 @@ struct Turns {
 pub(super) struct FakeWriteLock(pub(super) Arc<World>);
 
 impl WriteLock for FakeWriteLock {
-    fn take(&self, patience: &dyn Patience) -> std::result::Result<(), GiveUp> {
+    fn take(&self, patience: &dyn Patience, _: Option<&str>) -> std::result::Result<(), GiveUp> {
         while self.0.turns().theirs {
             if let Some(why) = patience.exhausted() {
                 return Err(why);
@@ -172,7 +172,7 @@ impl WriteLock for FakeWriteLock {
         Ok(())
     }
 
-    fn pass_on(&self) {
+    fn pass_on(&self, _: Done, _: &mut dyn FnMut() -> bool) {
         if !std::mem::replace(&mut self.0.turns().ours, false) {
             self.0.violated("a turn was passed on that was not taken");
         }

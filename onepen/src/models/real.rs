@@ -202,13 +202,15 @@ impl Real {
             cancel: None,
         };
         let engine = SqliteEngine::open(Arc::clone(&connector), wal, None, &patience).unwrap();
+        let pen = Pen::new(
+            engine,
+            limits(),
+            crate::timer::shared(),
+            Arc::new(crate::pen::turn::Alone),
+        );
+        pen.stand_in_line(crate::blocks::permit::Turns::new());
         Arc::new(Self {
-            pen: Pen::new(
-                engine,
-                limits(),
-                crate::timer::shared(),
-                crate::blocks::permit::Turns::new(),
-            ),
+            pen,
             readers: Arc::new(Readers::new(Arc::clone(&connector))),
             connector,
             history: History::default(),

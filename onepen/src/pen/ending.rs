@@ -145,7 +145,10 @@ impl<E: Engine> Pen<E> {
             mut wake,
         } = ended;
         job.discard();
-        let outside = |what| self.witness.get()?.who(what);
+        let outside = |what| match what {
+            WaitedFor::Turn => self.write_lock.holder().0,
+            what => self.witness.get()?.who(what),
+        };
         job.fail(
             error(waited)
                 .blaming(outside)
@@ -162,6 +165,8 @@ impl<E: Engine> Pen<E> {
             WaitedFor::QueueSpace
         } else if self.readers_are_awaited() {
             WaitedFor::Readers
+        } else if self.at_gate.load(Ordering::Relaxed) {
+            WaitedFor::Turn
         } else if self.at_write_lock.load(Ordering::Relaxed) {
             WaitedFor::WriteLock
         } else {
@@ -171,7 +176,7 @@ impl<E: Engine> Pen<E> {
         // everybody in line, waits for somebody outside.
         let lobby = header.lobby_left().unwrap_or_default();
         let pen = match (what, state.holder.since) {
-            (WaitedFor::WriteLock | WaitedFor::Readers, Some(turn)) => {
+            (WaitedFor::WriteLock | WaitedFor::Turn | WaitedFor::Readers, Some(turn)) => {
                 turn.saturating_duration_since(header.since)
             }
             _ => Duration::ZERO,
@@ -181,9 +186,9 @@ impl<E: Engine> Pen<E> {
         waited.position = Some(header.position.load(Ordering::Relaxed) as usize);
         waited.holder = match what {
             // Found out without the pen's lock, by `answer`.
-            WaitedFor::WriteLock => None,
+            WaitedFor::WriteLock | WaitedFor::Turn => None,
             WaitedFor::Readers => Some(Holder::own_reads()),
-            _ => self.write_lock.holder().or_else(|| state.holder.describe()),
+            _ => self.permit_holder().or_else(|| state.holder.describe()),
         };
         waited
     }

@@ -31,9 +31,9 @@ use std::time::{Duration, Instant};
 use super::herald::Herald;
 use super::job::{Header, Kind, Member, Ticket, drop_quietly};
 use super::queue::Queued;
-use super::turn::Turn;
+use super::turn::{NotTaken, Turn};
 use super::{Held, Pen, Wake, WhileSomebodyWaits, gave_up, patience};
-use crate::engine::{Engine, GiveUp, Patience, Until};
+use crate::engine::{Engine, GiveUp, Patience, Until, cancelled};
 use crate::error::{Error, ErrorKind, Outcome, Result, Waited, WaitedFor};
 use crate::sync::{Arc, Ordering, lock};
 use crate::trace::event;
@@ -146,7 +146,7 @@ impl<E: Engine> Held<'_, E> {
             return;
         };
         group.last_size = 0;
-        let Ok(turn) = Turn::take(pen, &WhileSomebodyWaits(pen)) else {
+        let Ok(mut turn) = Turn::take(pen, &WhileSomebodyWaits(pen), None) else {
             return; // everybody gave up and has been answered
         };
         let kind = lock(&pen.state).queue.next_kind();
@@ -155,6 +155,7 @@ impl<E: Engine> Held<'_, E> {
             Some(Kind::Exclusive | Kind::Maintenance) => run_exclusive(pen, engine, group),
             Some(Kind::Grouped | Kind::Alone) => run_turn(pen, engine, group),
         }
+        turn.wrote(group.last_size);
         drop(turn); // others need not wait until everybody is awake
         group.announce(pen);
     }
@@ -178,20 +179,24 @@ impl<E: Engine> Held<'_, E> {
             )));
         };
         let patience = patience(ticket, since);
-        let gave_up = |why, what| {
-            let mut waited = Waited::new(what, since.elapsed());
-            waited.holder = pen.write_lock.holder();
-            let error = gave_up(why, waited);
-            Ok(Err(error.with_label(ticket.label.clone())))
-        };
         // A cancelled token ends even a call that would not have to wait. A
         // deadline does not: it bounds waiting, and there was none.
         if patience.exhausted() == Some(GiveUp::Cancelled) {
-            return gave_up(GiveUp::Cancelled, WaitedFor::Pen);
+            let error = cancelled(Waited::new(WaitedFor::Pen, since.elapsed()));
+            return Ok(Err(error.with_label(ticket.label.clone())));
         }
-        let turn = match Turn::take(pen, &patience) {
+        let mut turn = match Turn::take(pen, &patience, ticket.label.as_deref()) {
             Ok(turn) => turn,
-            Err(why) => return gave_up(why, WaitedFor::Pen),
+            Err(NotTaken { why, what }) => {
+                let mut waited = Waited::new(what, since.elapsed());
+                if what == WaitedFor::Turn {
+                    (waited.holder, waited.position) = pen.write_lock.holder();
+                } else {
+                    waited.holder = pen.permit_holder();
+                }
+                let error = gave_up(why, waited);
+                return Ok(Err(error.with_label(ticket.label.clone())));
+            }
         };
         let answer = match kind {
             Kind::Exclusive => {
@@ -212,6 +217,7 @@ impl<E: Engine> Held<'_, E> {
                 catch_unwind(AssertUnwindSafe(|| call(engine)))
             }),
         };
+        turn.wrote(usize::from(kind != Kind::Maintenance));
         drop(turn);
         pen.tally.turn(1, since.elapsed());
         answer.map(|answer| {
@@ -630,7 +636,8 @@ impl Bounds {
         }
         let now = Instant::now();
         let nobody_yet = group.members.is_empty() && group.claimed.is_empty();
-        if !nobody_yet && self.until.is_some_and(|until| now >= until) {
+        let is_over = self.until.is_some_and(|until| now >= until) || pen.write_lock.should_end();
+        if !nobody_yet && is_over {
             self.closed = true;
             return;
         }

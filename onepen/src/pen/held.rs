@@ -106,7 +106,7 @@ impl<E: Engine> Pen<E> {
 
     /// Whether a write that this thread waited for would wait for this thread.
     pub(crate) fn is_in_its_way(&self) -> bool {
-        self.is_inside() || self.is_bystander() || self.write_lock.is_held_here()
+        self.is_inside() || self.is_bystander() || self.is_permitted_here()
     }
 
     fn is_bystander(&self) -> bool {
@@ -126,7 +126,7 @@ impl<E: Engine> Pen<E> {
                  after the read has ended, or use `submit` and wait for it there",
             ));
         }
-        if self.write_lock.is_held_here() && !self.is_inside() {
+        if self.is_permitted_here() && !self.is_inside() {
             return Err(Error::new(
                 ErrorKind::Reentrant,
                 "a write was started by a thread that has the write permit of the same file, where \

@@ -143,9 +143,14 @@ pub(crate) struct Pen<E> {
     admitted: WaitWord,
     /// The holder is waiting for a lock outside this process.
     pub(crate) at_write_lock: AtomicBool,
+    /// The holder is waiting for its turn between processes. Only errors tell of
+    /// it, so no model needs to see it.
+    pub(crate) at_gate: AtomicBool,
     timer: Arc<dyn Timer>,
     /// Whose turn it is, between processes.
     pub(crate) write_lock: Arc<dyn WriteLock>,
+    /// The line in this process, of those who write without this pen too.
+    turns: std::sync::OnceLock<Arc<crate::blocks::permit::Turns>>,
     pub(crate) limits: Limits,
     pub(crate) tally: Tally,
     id: usize,
@@ -184,8 +189,10 @@ impl<E: Engine> Pen<E> {
             bell: herald::Bell::new(),
             admitted: WaitWord::new(),
             at_write_lock: AtomicBool::new(false),
+            at_gate: AtomicBool::new(false),
             timer,
             write_lock,
+            turns: std::sync::OnceLock::new(),
             limits,
             tally: Tally::default(),
             id: crate::blocks::inside::new_id(),
@@ -296,7 +303,7 @@ impl<E: Engine> Pen<E> {
         wake
     }
 
-    /// How many writes wait for the pen.
+    /// How many writes wait for the pen, those that are claimed not counted.
     pub(crate) fn queue_len(&self) -> usize {
         let state = lock(&self.state);
         state.queue.len() + state.lobby.len()

@@ -6,13 +6,14 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::ptr::{self, NonNull};
+use std::ptr;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ffi};
 
 use super::mark::{CommitMark, Mark};
-use crate::blocks::raw::{failure, reset_unfinished};
+use crate::blocks::raw::reset_unfinished;
+use crate::capi::{Control, failure};
 use crate::engine::{GiveUp, Patience};
 use crate::error::{Error, ErrorKind, Waited, WaitedFor};
 
@@ -26,9 +27,10 @@ const INSTRUCTIONS: c_int = 1000;
 /// it now, and SQLite (built thread-safe, rusqlite refuses others) keeps
 /// nothing of a connection in thread-local storage.
 pub(super) struct ReadConnection {
+    // Before the connection, in the order in which they have to go.
+    begin: Control,
+    commit: Control,
     connection: Connection,
-    begin: NonNull<ffi::sqlite3_stmt>,
-    commit: NonNull<ffi::sqlite3_stmt>,
     /// On the heap, because SQLite has a pointer to it.
     guard: Box<Guard>,
     watch: RefCell<Option<Box<Watch>>>,
@@ -64,8 +66,7 @@ struct Watch {
     gave_up: Cell<Option<GiveUp>>,
 }
 
-// SAFETY: the two statements belong to the connection and are used by nothing
-// else; `Connection` itself is `Send`; the boxes are reached only through
+// SAFETY: the statements and the `Connection` are `Send`; the boxes are reached only through
 // SQLite's callbacks, which run on the thread that uses the connection.
 // `Patience + Send` is in there by type.
 unsafe impl Send for ReadConnection {}
@@ -79,19 +80,10 @@ impl ReadConnection {
         // temporary database. The file being opened read-only and the guard
         // below refuse all that `query_only` does.
         connection.pragma_update(None, "query_only", false)?;
-        let begin = prepare(&connection, c"BEGIN IMMEDIATE")?;
-        let commit = match prepare(&connection, c"COMMIT") {
-            Ok(commit) => commit,
-            Err(error) => {
-                // SAFETY: prepared above, not used by anybody else.
-                unsafe { ffi::sqlite3_finalize(begin.as_ptr()) };
-                return Err(error);
-            }
-        };
         let this = Self {
+            begin: Control::prepare(&connection, c"BEGIN IMMEDIATE")?,
+            commit: Control::prepare(&connection, c"COMMIT")?,
             connection,
-            begin,
-            commit,
             guard: Box::new(Guard {
                 ours: Cell::new(false),
             }),
@@ -132,7 +124,7 @@ impl ReadConnection {
     /// Starts a transaction and pins its snapshot.
     pub(super) fn begin(&self) -> rusqlite::Result<()> {
         self.lease.loose.set(false);
-        self.run(self.begin)
+        self.run(&self.begin)
     }
 
     /// Goes on with the transaction that was left open, if it sees the present
@@ -223,7 +215,7 @@ impl ReadConnection {
     /// whether the connection is fit for the next one.
     pub(super) fn end(&self) -> bool {
         // For a transaction that wrote nothing, COMMIT and ROLLBACK are one.
-        let ended = self.run(self.commit).is_ok();
+        let ended = self.run(&self.commit).is_ok();
         if ended && !self.is_reading() {
             return true;
         }
@@ -239,14 +231,9 @@ impl ReadConnection {
         state != ffi::SQLITE_TXN_NONE
     }
 
-    fn run(&self, statement: NonNull<ffi::sqlite3_stmt>) -> rusqlite::Result<()> {
+    fn run(&self, statement: &Control) -> rusqlite::Result<()> {
         self.guard.ours.set(true);
-        // SAFETY: prepared on this connection and finalized only by `drop`.
-        let code = unsafe {
-            ffi::sqlite3_step(statement.as_ptr());
-            // Gives the same answer as the step, or 0 after a success.
-            ffi::sqlite3_reset(statement.as_ptr())
-        };
+        let code = statement.run();
         self.guard.ours.set(false);
         match code {
             ffi::SQLITE_OK => Ok(()),
@@ -267,7 +254,7 @@ impl ReadConnection {
         // borrowed from has ended.
         unsafe { reset_unfinished(&self.connection, |_| ()) };
         if !self.connection.is_autocommit() {
-            let _ = self.run(self.commit);
+            let _ = self.run(&self.commit);
         }
     }
 
@@ -346,34 +333,16 @@ pub(super) fn interrupted(why: GiveUp, how_long: Duration) -> Error {
 
 impl Drop for ReadConnection {
     fn drop(&mut self) {
-        // SAFETY: the handle is open until after this; the two statements are
-        // ours and not used again. Only these: virtual tables have statements of
-        // their own on the same connection. So a statement whose owner was
-        // forgotten (`mem::forget`) keeps SQLite from closing: that is a leak.
+        // Our two statements are finalised after this, and only these: virtual
+        // tables have statements of their own on the same connection. So one whose
+        // owner was forgotten (`mem::forget`) keeps SQLite from closing: that is a
+        // leak.
+        // SAFETY: the handle is open until after this.
         unsafe {
-            ffi::sqlite3_finalize(self.begin.as_ptr());
-            ffi::sqlite3_finalize(self.commit.as_ptr());
             ffi::sqlite3_progress_handler(self.handle(), 0, None, ptr::null_mut());
             ffi::sqlite3_set_authorizer(self.handle(), None, ptr::null_mut());
         }
     }
-}
-
-fn prepare(connection: &Connection, sql: &CStr) -> rusqlite::Result<NonNull<ffi::sqlite3_stmt>> {
-    let mut statement = ptr::null_mut();
-    // SAFETY: the handle is open, the text ends with a nul, and the out
-    // pointer lives long enough.
-    let code = unsafe {
-        ffi::sqlite3_prepare_v3(
-            connection.handle(),
-            sql.as_ptr(),
-            -1,
-            ffi::SQLITE_PREPARE_PERSISTENT,
-            &raw mut statement,
-            ptr::null_mut(),
-        )
-    };
-    NonNull::new(statement).ok_or_else(|| failure(connection, code))
 }
 
 /// SQLite's progress handler: anything but 0 interrupts.

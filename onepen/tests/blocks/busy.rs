@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onepen::blocks::{
     Busy, BusyHandler, Class, EffectiveTimeout, Immediate, Schedule, Transactions,
@@ -46,12 +46,15 @@ fn a_closure_is_told_the_attempt_the_time_and_the_database() {
     .install(&connection)
     .unwrap();
     for _ in 0..2 {
+        let since = Instant::now();
         let error = connection.execute(INSERT, ()).unwrap_err();
         assert_eq!(Class::of(&error), Some(Class::Busy));
+        let took = since.elapsed();
         let asked: Vec<_> = asked.try_iter().collect();
         let attempts: Vec<_> = asked.iter().map(|asked| asked.0).collect();
         assert_eq!(attempts, [0, 1, 2, 3]);
         assert_eq!(asked[0].1, Duration::ZERO, "a new wait begins");
+        assert!(asked[3].1 <= took, "it is longer than the wait");
         for (tries, pair) in asked.windows(2).enumerate() {
             assert!(pair[1].1 >= pair[0].1 + ms(2), "{tries}: {pair:?}");
         }

@@ -194,3 +194,26 @@ fn a_thread_that_ends_in_a_transaction_is_reported_with_where_it_began() {
         .execute_batch("INSERT INTO t VALUES (2)")
         .unwrap(); // no lock is left
 }
+
+#[test]
+fn an_opening_that_asks_for_a_connection_itself_ends_with_one() {
+    static ASKED: std::sync::OnceLock<PerThread<Connection>> = std::sync::OnceLock::new();
+    let depth = AtomicU32::new(0);
+    let connections = ASKED.get_or_init(|| {
+        PerThread::new(move || {
+            if depth.fetch_add(1, Ordering::Relaxed) == 0 {
+                ASKED.get().unwrap().with(|_| Ok(()))?;
+            }
+            Ok(Connection::open_in_memory()?)
+        })
+    });
+    thread::scope(|scope| {
+        let asks = scope.spawn(|| {
+            for _ in 0..3 {
+                connections.with(|_| Ok(())).unwrap();
+            }
+            (connections.open(), connections.opened())
+        });
+        assert_eq!(asks.join().unwrap(), (1, 2));
+    });
+}

@@ -210,7 +210,20 @@ fn a_transaction_left_open_is_rolled_back_and_reported_with_where_it_began() {
     drop(connection);
     let left = reports.try_recv().unwrap();
     assert_eq!((left.began, left.taken.unwrap().line()), (None, line));
-    assert_eq!((pool.leftovers().len(), pool.state().leftovers), (3, 3));
+    // Nor is what ended before blamed for it.
+    let mut connection = pool.get().unwrap();
+    connection.immediate(|_| Ok(())).unwrap();
+    drop(connection.transaction().unwrap());
+    library(&mut connection);
+    drop(connection);
+    assert_eq!(reports.try_recv().unwrap().began, None);
+    let mut connection = pool.get().unwrap();
+    connection.immediate(|_| Ok(())).unwrap();
+    let plain: &Connection = &connection;
+    plain.execute_batch("BEGIN").unwrap();
+    drop(connection);
+    assert_eq!(reports.try_recv().unwrap().began, None);
+    assert_eq!((pool.leftovers().len(), pool.state().leftovers), (5, 5));
     home.connect()
         .execute_batch("INSERT INTO t VALUES (3)")
         .unwrap(); // no lock is left

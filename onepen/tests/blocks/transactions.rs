@@ -268,6 +268,14 @@ fn a_forgotten_statement_neither_keeps_a_commit_nor_the_snapshot() {
     assert!(state.autocommit);
     assert_eq!(state.holds, Holds::Nothing);
     assert_eq!(number(&connection, "SELECT count(*) FROM t"), 5);
+    // One that only reads does not keep COMMIT from being done.
+    connection
+        .immediate(|tx| {
+            forget(tx, "SELECT n FROM t");
+            insert(tx, 6)
+        })
+        .unwrap();
+    assert_eq!(connection.state().holds, Holds::Nothing);
 }
 
 #[test]

@@ -20,7 +20,8 @@ const USAGE: &str = "\
 usage: cargo xtask models [options] [FILTER]
 
   --quick        fewer schedules: both suites in some ten seconds
-  --long         every scenario with one more preemption, 30 times the schedules
+  --long         every scenario with one more preemption, 30 times the schedules,
+                 a minute at most (`+`: there are more); within an hour
   --loom         loom alone
   --shuttle      shuttle alone
   --seed N       other random schedules than the usual ones

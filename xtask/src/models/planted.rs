@@ -496,8 +496,9 @@ impl Bug {
 
 pub fn run(filter: Option<&str>) -> Result<(), Failure> {
     let root = root()?;
-    let target = root.join("target").join("models").join("planted");
-    let copy = Copy::of(&root, &target.join("copy"))?;
+    // With the dependencies that tests and models have built already.
+    let target = root.join("target");
+    let copy = Copy::of(&root, &target.join("models").join("planted"))?;
     let bugs: Vec<&Bug> = BUGS
         .iter()
         .filter(|bug| filter.is_none_or(|filter| bug.scenario.contains(filter)))
@@ -563,7 +564,7 @@ fn run_one(tests: &Path, scenario: &str) -> Result<(Fate, String), Failure> {
     command
         .args(["--exact", &format!("models::{scenario}"), "--nocapture"])
         .env("RUST_BACKTRACE", "0");
-    let (ended, output) = watch(command, HANGS)?;
+    let (ended, output) = watch(command, HANGS, |_| {})?;
     if !output.contains("running 1 test") {
         return Err(format!("there is no scenario `{scenario}`:\n{output}").into());
     }
@@ -597,6 +598,11 @@ impl Copy {
             .map(|line| match line.split_once(" = ") {
                 Some((key @ ("members" | "default-members"), _)) => {
                     format!("{key} = {PACKAGES:?}\n")
+                }
+                // Cargo keeps the packages of two workspaces apart in one target
+                // directory by name and version alone.
+                Some(("version", version)) => {
+                    format!("version = \"{}+planted\"\n", version.trim_matches('"'))
                 }
                 _ => format!("{line}\n"),
             })

@@ -1,6 +1,6 @@
 //! Builds the library for one model, runs its scenarios, reads what they say.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -26,11 +26,22 @@ pub enum Strength {
 /// For one whole suite.
 const LIMIT: Duration = Duration::from_secs(3600);
 
+/// For one scenario of a long run. Two run at a time on two processors, so the
+/// seventy of both suites end within an hour even if none is done before.
+const LONG_SCENARIO: Duration = Duration::from_secs(60);
+
 pub struct Scenario {
     pub name: String,
     passed: bool,
-    /// How many schedules, in how many seconds.
-    explored: Option<(u64, f64)>,
+    explored: Option<Explored>,
+}
+
+#[derive(Clone, Copy)]
+struct Explored {
+    schedules: u64,
+    seconds: f64,
+    /// There would have been more.
+    cut_off: bool,
 }
 
 pub struct Report {
@@ -51,7 +62,7 @@ impl Model {
     }
 
     /// Builds the library's tests under this model, and says where they are.
-    /// `root` is the workspace.
+    /// `root` is the workspace, `target` where everyday work builds.
     ///
     /// Flags change what every dependency is built with, so each model keeps
     /// its results apart from those of everyday work.
@@ -68,18 +79,23 @@ impl Model {
             ])
             .arg("--message-format=json-render-diagnostics")
             .current_dir(root)
-            .stdin(Stdio::null())
-            .env("CARGO_TARGET_DIR", target.join(self.name()))
-            // Not where others build: cargo takes a copy of the workspace for the
-            // workspace itself, and would run the one's tests for the other's.
-            .env("CARGO_BUILD_BUILD_DIR", target.join(self.name()))
-            // A thousand times through the same code: worth optimising. Checks
-            // stay on.
-            .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
-        match self {
-            Self::Plain => {}
-            Self::Loom => drop(cargo.env("RUSTFLAGS", "--cfg onepen_loom")),
-            Self::Shuttle => drop(cargo.env("RUSTFLAGS", "--cfg onepen_shuttle")),
+            .stdin(Stdio::null());
+        let target = match self {
+            Self::Plain => target.to_path_buf(),
+            Self::Loom | Self::Shuttle => target.join("models").join(self.name()),
+        };
+        // Both, or a build directory that somebody has set for all their work
+        // would be used.
+        cargo.env("CARGO_TARGET_DIR", &target);
+        cargo.env("CARGO_BUILD_BUILD_DIR", &target);
+        if self != Self::Plain {
+            cargo
+                .env("RUSTFLAGS", format!("--cfg onepen_{}", self.name()))
+                // A thousand times through the same code: worth optimising. Checks
+                // stay on. Lines of a backtrace are worth less than the time that
+                // they take to build.
+                .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
+                .env("CARGO_PROFILE_DEV_DEBUG", "0");
         }
         let built = cargo
             .output()
@@ -115,12 +131,15 @@ pub fn run(
     let root = root()?;
     let since = Instant::now();
     eprintln!("{}: building …", model.name());
-    let mut tests = Command::new(model.build(&root, &root.join("target").join("models"))?);
+    let mut tests = Command::new(model.build(&root, &root.join("target"))?);
     match (model, strength) {
         (Model::Loom, Strength::Long) => drop(tests.env("ONEPEN_MODEL_PREEMPTIONS", "4")),
         (Model::Shuttle, Strength::Quick) => drop(tests.env("ONEPEN_MODEL_PERCENT", "10")),
         (Model::Shuttle, Strength::Long) => drop(tests.env("ONEPEN_MODEL_PERCENT", "3000")),
         _ => {}
+    }
+    if strength == Strength::Long {
+        tests.env("ONEPEN_MODEL_SECONDS", LONG_SCENARIO.as_secs().to_string());
     }
     if let Some(seed) = seed {
         tests.env("ONEPEN_MODEL_SEED", seed.to_string());
@@ -133,14 +152,21 @@ pub fn run(
     });
     let again = copy_of(&tests);
     tests.arg("--show-output");
-    let (ended_well, mut output) = watch(tests, LIMIT)?;
+    let mut ended = 0;
+    let (ended_well, mut output) = watch(tests, LIMIT, |line| {
+        if strength == Strength::Long && line.starts_with("test ") {
+            ended += 1;
+            let so_far = since.elapsed().as_secs();
+            eprintln!("{}: {so_far:4} s, {ended:2}: {line}", model.name());
+        }
+    })?;
     if !output.contains("\ntest result:") {
         // A blocked caller whose scenario fails aborts the process rather than
         // leave its closure behind, and takes the captured output with it.
         eprintln!("{}: aborted; running once more, uncaptured …", model.name());
         let mut again = again;
         again.args(["--nocapture", "--test-threads=1"]);
-        output = watch(again, LIMIT)?.1;
+        output = watch(again, LIMIT, |_| {})?.1;
     }
     let report = Report {
         model,
@@ -169,37 +195,49 @@ fn copy_of(command: &Command) -> Command {
 }
 
 /// Runs `command` to its end, or kills it when it takes longer than `limit`.
-/// Says whether it succeeded (`None`: killed) and what it printed.
-pub fn watch(mut command: Command, limit: Duration) -> Result<(Option<bool>, String), Failure> {
-    let (mut reads, writes) = std::io::pipe()?;
+/// Says whether it succeeded (`None`: killed) and what it printed, of which
+/// `hear` is told each line when it comes.
+pub fn watch(
+    mut command: Command,
+    limit: Duration,
+    mut hear: impl FnMut(&str) + Send,
+) -> Result<(Option<bool>, String), Failure> {
+    let (reads, writes) = std::io::pipe()?;
     let mut child = command
         .stdout(writes.try_clone()?)
         .stderr(writes)
         .spawn()
         .map_err(|error| format!("the tests do not start: {error}"))?;
     drop(command); // it holds the other end of the pipe
-    let reader = std::thread::spawn(move || {
-        let mut output = Vec::new();
-        let read = reads.read_to_end(&mut output);
-        read.map(|_| String::from_utf8_lossy(&output).into_owned())
-    });
-    let since = Instant::now();
-    let ended = loop {
-        if let Some(status) = child.try_wait()? {
-            break Some(status.success());
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(move || -> std::io::Result<String> {
+            let (mut output, mut line) = (String::new(), Vec::new());
+            let mut reads = BufReader::new(reads);
+            while reads.read_until(b'\n', &mut line)? > 0 {
+                let text = String::from_utf8_lossy(&line);
+                hear(text.trim_end());
+                output.push_str(&text);
+                line.clear();
+            }
+            Ok(output)
+        });
+        let since = Instant::now();
+        let ended = loop {
+            if let Some(status) = child.try_wait()? {
+                break Some(status.success());
+            }
+            if since.elapsed() > limit {
+                child.kill()?;
+                child.wait()?;
+                break None;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        match reader.join() {
+            Ok(output) => Ok((ended, output?)),
+            Err(_) => Err("the reader of a child's output panicked".into()),
         }
-        if since.elapsed() > limit {
-            child.kill()?;
-            child.wait()?;
-            break None;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
-    let output = match reader.join() {
-        Ok(output) => output?,
-        Err(_) => return Err("the reader of a child's output panicked".into()),
-    };
-    Ok((ended, output))
+    })
 }
 
 /// `test NAME ... ok` says how it ended; `model: NAME: N schedules in S s`, how
@@ -225,7 +263,12 @@ fn scenarios(output: &str) -> Vec<Scenario> {
             let mut words = said.split(' ');
             let schedules = words.next().and_then(|word| word.parse().ok());
             let seconds = words.nth(2).and_then(|word| word.parse().ok());
-            explored.push((short(name).to_owned(), schedules.zip(seconds)));
+            let read = schedules.zip(seconds).map(|(schedules, seconds)| Explored {
+                schedules,
+                seconds,
+                cut_off: said.ends_with("cut off"),
+            });
+            explored.push((short(name).to_owned(), read));
         }
     }
     for scenario in &mut scenarios {
@@ -250,9 +293,13 @@ impl Report {
             Some(Scenario { passed: false, .. }) => "FAILED".into(),
             Some(Scenario { explored: None, .. }) => "ok".into(),
             Some(Scenario {
-                explored: Some((schedules, seconds)),
+                explored: Some(explored),
                 ..
-            }) => format!("{schedules} in {seconds:.2} s"),
+            }) => {
+                let more = if explored.cut_off { "+" } else { "" };
+                let (schedules, seconds) = (explored.schedules, explored.seconds);
+                format!("{schedules}{more} in {seconds:.2} s")
+            }
         }
     }
 
@@ -261,7 +308,7 @@ impl Report {
             .scenarios
             .iter()
             .filter_map(|scenario| scenario.explored)
-            .map(|(schedules, _)| schedules)
+            .map(|explored| explored.schedules)
             .sum();
         format!(
             "{}: {} scenarios, {schedules} schedules, {:.1} s with building: {}",

@@ -380,6 +380,8 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
     }
 }
 
+pub use crate::words::thousands;
+
 /// A rate as people read it: three digits that matter, thousands apart.
 pub fn count(value: f64) -> String {
     if value < 9.95 {
@@ -391,19 +393,6 @@ pub fn count(value: f64) -> String {
         (value / unit).round() * unit
     };
     thousands(rounded as u64)
-}
-
-/// A whole number with its thousands apart.
-pub fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// A time in microseconds as people read it.

@@ -1,5 +1,7 @@
 //! File systems on which a database must not lie, by name.
 //!
+//! Guarantees: nothing is opened; a system that is not known is not refused.
+//!
 //! Linux tells them by the magic number of `statfs`; FUSE is one number for
 //! hundreds of them, told apart by the type of the mount. Elsewhere nothing is
 //! refused: no number there is known to us.
@@ -14,14 +16,20 @@ use std::io;
 use std::path::Path;
 
 /// The name of the file system `path` lies on, if a database must not lie there.
+///
+/// # Errors
+/// None, here.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn unfit(_path: &Path) -> io::Result<Option<String>> {
+pub fn unfit(_path: &Path) -> io::Result<Option<String>> {
     Ok(None)
 }
 
 /// The name of the file system `path` lies on, if a database must not lie there.
+///
+/// # Errors
+/// When nothing is at `path`, or it may not be looked at.
 #[cfg(target_os = "linux")]
-pub(super) fn unfit(path: &Path) -> io::Result<Option<String>> {
+pub fn unfit(path: &Path) -> io::Result<Option<String>> {
     use std::os::unix::fs::MetadataExt;
 
     let magic = rustix::fs::statfs(path)?.f_type;
@@ -38,10 +46,31 @@ pub(super) fn unfit(path: &Path) -> io::Result<Option<String>> {
     Ok((!is_local_fuse(name)).then(|| format!("{name} (FUSE)")))
 }
 
+/// Whether `path` lies on the kernel's overlayfs, as the files of a container do:
+/// fit for a database, but its files are other ones for whoever reaches them by
+/// the layer below, and their locks too
+/// (<https://docs.kernel.org/filesystems/overlayfs.html#non-standard-behavior>).
+///
+/// # Errors
+/// As [`unfit`].
+pub fn is_overlay(path: &Path) -> io::Result<bool> {
+    #[cfg(target_os = "linux")]
+    return Ok(rustix::fs::statfs(path)?.f_type as u32 == OVERLAY);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = path;
+        Ok(false)
+    }
+}
+
+#[cfg(target_os = "linux")]
+const OVERLAY: u32 = 0x794c_7630;
+#[cfg(target_os = "linux")]
 const FUSE: u32 = 0x6573_5546;
 
 /// Numbers from `linux/magic.h`, and for those outside of the kernel's tree
 /// from the list in `stat.c` of GNU coreutils.
+#[cfg(target_os = "linux")]
 fn by_magic(magic: u32) -> Option<&'static str> {
     Some(match magic {
         // Over the network.
@@ -78,6 +107,7 @@ fn by_magic(magic: u32) -> Option<&'static str> {
 /// that the kernel's locks and page cache are seen by all who open them.
 /// Everything else on FUSE is refused (virtiofs, sshfs, s3fs, rclone, gcsfuse,
 /// glusterfs, grpcfuse, …): new ones for the network appear each year.
+#[cfg(target_os = "linux")]
 fn is_local_fuse(mount_type: &str) -> bool {
     mount_type == "fuseblk"
         || matches!(
@@ -102,6 +132,7 @@ fn is_local_fuse(mount_type: &str) -> bool {
 
 /// The type of the mount with this device number in the text of
 /// `/proc/self/mountinfo` (`man 5 proc_pid_mountinfo`).
+#[cfg(target_os = "linux")]
 fn mount_type(mountinfo: &str, major: u32, minor: u32) -> Option<&str> {
     let wanted = format!("{major}:{minor}");
     mountinfo.lines().find_map(|line| {

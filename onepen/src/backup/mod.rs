@@ -1,0 +1,161 @@
+//! Copies of a database that is in use, and back: [`Database::backup_to`] and
+//! [`restore`].
+//!
+//! # Guarantees
+//!
+//! - The copy is **one committed state**, that of the moment it began, whatever
+//!   is written meanwhile, by this process or by others. In write-ahead mode no
+//!   writer waits for it and nothing that is written makes it start over: it reads
+//!   a snapshot, and snapshots and writers do not know each other.
+//!   Over a [rollback journal](crate::Journal::Rollback) nobody can commit beside
+//!   a reader, so there it is copied in steps of a megabyte: a writer waits for one
+//!   of them at most, and when somebody has written in between, copying begins
+//!   anew, three times at most ([`ErrorKind::Refused`](crate::ErrorKind::Refused)
+//!   then).
+//! - What the snapshot costs is the log, which cannot be reset while it is read.
+//!   It may grow to a [limit](Transfer::log_limit), and what happens then is the
+//!   caller's choice ([`WhenLogFull`]).
+//! - The target is **there complete or not at all**. It is written under another
+//!   name in the same directory, checked, flushed, and renamed; the directory is
+//!   flushed. A crash in the middle leaves what was there before, and a file
+//!   whose name says what it is ([`Copied::leftovers`]).
+//! - **Nothing is replaced unasked** ([`Transfer::replace`]), and never a file that
+//!   somebody has open, that is a link, or that is the source itself. No log or
+//!   journal of another database is left beside the target: SQLite would apply it
+//!   (<https://www.sqlite.org/howtocorrupt.html#_unlinking_or_renaming_a_database_file_while_in_use>).
+//! - It can be watched, slowed down, ended by a deadline and cancelled.
+
+mod alone;
+mod aside;
+mod check;
+mod copy;
+mod openers;
+mod pace;
+mod place;
+mod source;
+mod transfer;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use check::Check;
+pub use transfer::Transfer;
+
+use crate::database::Database;
+
+impl Database {
+    /// A copy of this database at `target`, made when it is [run](Transfer::run):
+    /// see [`backup`](crate::backup) for what is guaranteed.
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = onepen::Database::open(dir.path().join("app.db"))?;
+    /// # db.execute("CREATE TABLE a(n)", ())?;
+    /// let copied = db
+    ///     .backup_to(dir.path().join("copy.db"))
+    ///     .progress(|done| println!("{} of {} bytes", done.bytes, done.of))
+    ///     .run()?;
+    /// println!("{} bytes in {:?}", copied.bytes, copied.took);
+    /// # Ok(()) }
+    /// ```
+    pub fn backup_to(&self, target: impl AsRef<Path>) -> Transfer<'_> {
+        Transfer::of_database(self, target.as_ref())
+    }
+}
+
+/// Puts the database in `backup` at `target`, when it is [run](Transfer::run).
+///
+/// Like a backup, in the other direction: `target` is replaced as a whole, if
+/// that was [asked for](Transfer::replace) and nobody has it open, this process
+/// included. Transactions that the replaced database has in its log belong to it
+/// and go with it; a log never stays beside the restored database.
+///
+/// ```
+/// # fn main() -> onepen::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let (app, copy) = (dir.path().join("app.db"), dir.path().join("copy.db"));
+/// # let db = onepen::Database::open(&app)?;
+/// # db.execute("CREATE TABLE a(n)", ())?;
+/// # db.backup_to(&copy).run()?;
+/// db.close();
+/// onepen::backup::restore(&copy, &app).replace(true).run()?;
+/// # Ok(()) }
+/// ```
+pub fn restore<'a>(backup: impl AsRef<Path>, target: impl AsRef<Path>) -> Transfer<'a> {
+    Transfer::of_file(backup.as_ref(), target.as_ref())
+}
+
+/// What to do when the log has grown to its limit while a copy is being made
+/// ([`Transfer::log_limit`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WhenLogFull {
+    /// Give up: [`ErrorKind::LogLimit`](crate::ErrorKind::LogLimit). The log is
+    /// short again soon after.
+    #[default]
+    Stop,
+    /// Go on; the disk is the limit.
+    GoOn,
+    /// Go on without the pause of [`Transfer::share`] and
+    /// [`Transfer::rate`], as fast as possible.
+    Hurry,
+    /// Let the log be reset, and copy anew, the state of that moment: at most so
+    /// many times, then [`Stop`](Self::Stop).
+    StartOver(u32),
+}
+
+/// What a copy is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Pages are copied.
+    Copying,
+    /// The copy is read and checked ([`Check`]).
+    Checking,
+    /// It is flushed and takes its place.
+    Finishing,
+}
+
+/// How far a copy has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// What is being done now.
+    pub phase: Phase,
+    /// Bytes copied.
+    pub bytes: u64,
+    /// Bytes there are to copy. 0 while that is not known.
+    pub of: u64,
+    /// The length of the write-ahead log's file now, in bytes.
+    pub log: u64,
+    /// How many times it was begun anew.
+    pub started_over: u32,
+    /// Since it was begun.
+    pub elapsed: Duration,
+}
+
+/// What a copy became.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Copied {
+    /// The size of the copy in bytes.
+    pub bytes: u64,
+    /// The size of one of its pages in bytes.
+    pub page_size: u32,
+    /// How long all of it took.
+    pub took: Duration,
+    /// How long copying took, pauses included.
+    pub copying: Duration,
+    /// How long the check of the copy took.
+    pub checking: Duration,
+    /// How the copy was checked.
+    pub check: Check,
+    /// The longest the file of the source's log was meanwhile, in bytes.
+    pub log_max: u64,
+    /// How many times it was begun anew.
+    pub started_over: u32,
+    /// What copies that ended early (a crash, a `kill -9`) left beside the target;
+    /// nobody is writing them. They can be removed.
+    pub leftovers: Vec<PathBuf>,
+}
