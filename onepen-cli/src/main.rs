@@ -1,11 +1,14 @@
 //! The command `onepen`: what can be said to it. What it does is in the rooms.
 
+mod backup;
 mod bench;
+mod checkpoint;
 mod child;
 #[cfg(unix)]
 mod doctor;
 #[cfg(unix)]
 mod files;
+mod restore;
 #[cfg(unix)]
 mod stress;
 #[cfg(unix)]
@@ -30,6 +33,9 @@ Examples:
   onepen bench --script tx.sql --db app.db      your transactions on a copy of your data
   onepen doctor app.db                          who holds the lock, and what is wrong
   onepen stress app.db --kill --stop            a proof on a copy of your data that nothing is lost
+  onepen backup app.db copy.db                  a copy of a database in use
+  onepen restore copy.db app.db --force         and back
+  onepen checkpoint app.db                      moves the write-ahead log, names who pins it
 ")]
 struct Cli {
     #[command(subcommand)]
@@ -90,6 +96,48 @@ Only looks: nothing is opened through SQLite, locked or written. Keys: q quits,
 s sorts, / filters, h helps. Exit status: 0 done; 2 could not look.")]
     Top(top::Args),
 
+    /// A copy of a database in use: one state, checked, there complete or not at all
+    #[command(before_help = "\
+Examples:
+  onepen backup app.db copy.db
+  onepen backup app.db copy.db --force --rate 50M --json
+  onepen backup app.db copy.db --compact --verify=quick
+")]
+    #[command(
+        help_template = "{about}\n\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"
+    )]
+    #[command(after_help = "\
+Exit status: 0 done; 1 it was begun and failed (damage, a full disk, the log's
+limit, the deadline); 2 it was not begun (wrong usage, the target is there or in
+use); 130 ended by ctrl-C. After anything but 0 the target is as it was.")]
+    Backup(Box<backup::Args>),
+
+    /// A copy takes the place of a database that nobody has open
+    #[command(before_help = "\
+Examples:
+  onepen restore copy.db app.db
+  onepen restore copy.db app.db --force
+")]
+    #[command(
+        help_template = "{about}\n\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"
+    )]
+    #[command(after_help = "Exit status: as of `onepen backup`.")]
+    Restore(Box<restore::Args>),
+
+    /// Moves the write-ahead log into the database, and names who keeps it long
+    #[command(before_help = "\
+Examples:
+  onepen checkpoint app.db
+  onepen checkpoint app.db --wait 5s --truncate
+")]
+    #[command(
+        help_template = "{about}\n\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"
+    )]
+    #[command(after_help = "\
+Exit status: 0 all is moved and the log starts over (or there is none); 1 it is
+pinned, moved in part, or moved by somebody else just now; 2 it could not be tried.")]
+    Checkpoint(Box<checkpoint::Args>),
+
     /// One of the processes of `bench --processes`.
     #[command(hide = true)]
     BenchWorker,
@@ -122,6 +170,9 @@ there is; a second one ends the program.")]
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
+        Command::Backup(args) => backup::run(&args),
+        Command::Restore(args) => restore::run(&args),
+        Command::Checkpoint(args) => checkpoint::run(&args),
         #[cfg(unix)]
         Command::Doctor(args) => doctor::run(&args),
         #[cfg(unix)]

@@ -243,4 +243,5 @@ mod guide {
     page!(Refusals, "refusals.md");
     page!(LogAndStatus, "log-and-status.md");
     page!(Neighbours, "neighbours.md");
+    page!(Backup, "backup.md");
 }

@@ -130,24 +130,25 @@ fn has_log(path: &Path) -> bool {
 }
 
 fn refuse_if_open(path: &Path) -> Result<()> {
+    const OURSELVES: &str = "by this very program; close it first";
     if crate::registry::is_open(path) {
-        return Err(in_use(path, "by this very program; close it first"));
+        return Err(in_use(path, OURSELVES));
     }
     if let Ok(look) = holders::look(path)
         && let Some(holder) = look.holders.first()
     {
-        return Err(in_use(path, &holder.to_string()));
+        return Err(if holder.is_this_process() {
+            in_use(path, OURSELVES)
+        } else {
+            in_use(path, &holder.to_string())
+        });
     }
     let opened = [path.to_owned(), beside(path, "-wal"), beside(path, "-shm")];
-    if let Some(pid) = opened.iter().flat_map(|path| openers::of(path)).next() {
-        let whom = if pid == std::process::id() {
-            "by this very program; close it first".to_owned()
-        } else {
-            holders_name(pid)
-        };
-        return Err(in_use(path, &whom));
+    match opened.iter().flat_map(|path| openers::of(path)).next() {
+        None => Ok(()),
+        Some(pid) if pid == std::process::id() => Err(in_use(path, OURSELVES)),
+        Some(pid) => Err(in_use(path, &holders_name(pid))),
     }
-    Ok(())
 }
 
 fn holders_name(pid: u32) -> String {
@@ -165,11 +166,15 @@ fn who(path: &Path) -> String {
 }
 
 fn in_use(path: &Path, who: &str) -> Error {
-    let separator = if who.is_empty() { "" } else { ": " };
+    let who = if who.is_empty() {
+        "by somebody who could not be seen"
+    } else {
+        who
+    };
     Error::new(
         ErrorKind::Refused,
         format!(
-            "{}: somebody has it open, and it cannot be replaced under them; end them first{separator}{who}",
+            "{}: cannot be replaced, because it is open: {who}",
             path.display()
         ),
     )
@@ -199,6 +204,8 @@ fn fold_in_log(path: &Path) -> Result<()> {
         (Ok(_), _) | (_, Some(ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_PROTOCOL)) => {
             Err(in_use(path, &who(path)))
         }
+        // A journal in which there was nothing, SQLite removes.
+        (Err(_), _) if !has_log(path) => Ok(()),
         (Err(error), _) => Err(Error::new(
             ErrorKind::Refused,
             format!(

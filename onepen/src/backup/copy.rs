@@ -66,7 +66,9 @@ pub(super) fn copy(
     let (mut flushed, mut furthest, mut restarts) = (0, 0, 0);
     let mut busy: Option<Instant> = None;
     loop {
-        let step = backup.step(pages).map_err(|error| written(part, error))?;
+        let step = backup
+            .step(pages)
+            .map_err(|error| written(part, error.into()))?;
         let left = backup.progress();
         let bytes_of = |pages: i32| u64::try_from(pages).unwrap_or(0) * u64::from(page_size);
         let of = bytes_of(left.pagecount);
@@ -91,7 +93,7 @@ pub(super) fn copy(
                 pace.rest(pause.max(POLL), bytes, of)?;
             }
         }
-        if bytes < furthest {
+        if step == StepResult::More && bytes <= furthest {
             restarts += 1;
             pace.started_over += 1;
             flushed = 0;
@@ -129,18 +131,17 @@ fn too_often(times: u32) -> Error {
 }
 
 /// SQLite's message does not say which of the two files it is about.
-fn written(part: &Part, error: rusqlite::Error) -> Error {
+pub(super) fn written(part: &Part, error: Error) -> Error {
     use rusqlite::ffi::{SQLITE_FULL, SQLITE_IOERR_WRITE};
-    let code = error.sqlite_error().map_or(0, |error| error.extended_code);
-    if code == SQLITE_IOERR_WRITE || code & 0xff == SQLITE_FULL {
-        return Error::new(
-            ErrorKind::Io,
-            format!(
-                "{}: cannot be written, the disk may be full; the target is as it was before",
-                part.path.display()
-            ),
-        )
-        .with_source(error);
+    let is_full = |code: i32| code == SQLITE_IOERR_WRITE || code & 0xff == SQLITE_FULL;
+    if !error.sqlite_code().is_some_and(is_full) {
+        return error;
     }
-    error.into()
+    Error::io(
+        format!(
+            "{}: cannot be written, the disk may be full; the target is as it was before",
+            part.path.display()
+        ),
+        std::io::Error::other(error.to_string()),
+    )
 }

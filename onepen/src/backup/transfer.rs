@@ -273,7 +273,7 @@ impl Plan<'_> {
         );
         match (done, halted) {
             (_, Some(halted)) => Err(halted),
-            (Err(error), None) => Err(error.into()),
+            (Err(error), None) => Err(copy::written(part, error).into()),
             (Ok(()), None) => Ok(copy::Size {
                 bytes: part.length(),
                 page_size,

@@ -1,0 +1,229 @@
+//! What a copy is.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use onepen::backup::{Check, Phase};
+use onepen::{ErrorKind, Journal};
+
+use super::common::{quick, until};
+use super::{names, pair, scene, scene_with, write};
+
+#[test]
+fn a_copy_is_the_state_of_the_moment_it_began_whatever_is_written_meanwhile() {
+    let scene = scene();
+    write(&scene.db);
+    let target = scene.dir().join("copy.db");
+    let mut steps = 0;
+    let copied = scene
+        .db
+        .backup_to(&target)
+        .progress(|done| {
+            if done.phase == Phase::Copying {
+                steps += 1;
+                write(&scene.db); // between every two steps
+            }
+        })
+        .run()
+        .unwrap();
+    assert!(steps > 3, "{steps} steps");
+    assert_eq!(copied.started_over, 0);
+    assert_eq!(pair(&target), (1, 1), "not what was written later");
+    assert_eq!(
+        scene.number("SELECT n FROM pair WHERE id = 1"),
+        1 + steps,
+        "no writer had to wait for the copy"
+    );
+    assert_eq!(copied.bytes, std::fs::metadata(&target).unwrap().len());
+    assert_eq!(names(scene.dir()), ["copy.db"]);
+}
+
+#[test]
+fn what_another_process_writes_meanwhile_does_not_make_it_start_over() {
+    let scene = scene();
+    let script = "import sqlite3, sys
+c = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
+while True:
+    c.execute('BEGIN IMMEDIATE')
+    c.execute('UPDATE pair SET n = n + 1')
+    c.execute('COMMIT')";
+    let mut stranger = Command::new("python3")
+        .args(["-c", script])
+        .arg(scene.path())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let written = || scene.number("SELECT n FROM pair WHERE id = 1");
+    until("the stranger writes", || written() > 0);
+    let target = scene.dir().join("copy.db");
+    let copied = scene
+        .db
+        .backup_to(&target)
+        .progress(|done| {
+            // Not before it has written again.
+            let now = written();
+            if done.phase == Phase::Copying {
+                until("the stranger goes on", || written() > now);
+            }
+        })
+        .run();
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    assert_eq!(copied.unwrap().started_over, 0);
+    let (one, two) = pair(&target);
+    assert_eq!(one, two);
+}
+
+#[test]
+fn a_compact_copy_has_the_same_content_and_no_free_pages() {
+    let scene = scene();
+    scene
+        .db
+        .execute("DELETE FROM pair WHERE id > 2", ())
+        .unwrap();
+    scene
+        .db
+        .write(|tx| tx.execute_batch("CREATE TABLE gone AS SELECT * FROM weight; DROP TABLE gone"))
+        .unwrap();
+    let (plain, compact) = (scene.dir().join("plain.db"), scene.dir().join("compact.db"));
+    let plain_size = scene.db.backup_to(&plain).run().unwrap().bytes;
+    let compact_size = scene
+        .db
+        .backup_to(&compact)
+        .compact(true)
+        .run()
+        .unwrap()
+        .bytes;
+    assert!(
+        compact_size < plain_size * 3 / 4,
+        "{compact_size} {plain_size}"
+    );
+    assert_eq!(pair(&plain), pair(&compact));
+}
+
+#[test]
+fn over_a_rollback_journal_it_is_copied_without_a_lock_that_stays() {
+    let scene = scene_with(quick().journal(Journal::Rollback));
+    write(&scene.db);
+    let target = scene.dir().join("copy.db");
+    let copied = scene
+        .db
+        .backup_to(&target)
+        .progress(|done| {
+            if done.phase == Phase::Copying && done.started_over < 2 && done.bytes > 2 << 20 {
+                write(&scene.db);
+            }
+        })
+        .run()
+        .unwrap();
+    assert_eq!(copied.started_over, 2, "each of the two writes");
+    assert_eq!(pair(&target), (3, 3));
+
+    let refused = scene
+        .db
+        .backup_to(scene.dir().join("never.db"))
+        .progress(|done| {
+            if done.phase == Phase::Copying {
+                write(&scene.db);
+            }
+        })
+        .run()
+        .unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Refused);
+    assert!(refused.to_string().contains("somebody wrote"), "{refused}");
+    assert_eq!(names(scene.dir()), ["copy.db"]);
+}
+
+#[test]
+fn a_database_in_memory_and_an_empty_one_can_be_copied() {
+    let dir = tempfile::tempdir().unwrap();
+    let memory = onepen::Database::open_in_memory().unwrap();
+    memory.backup_to(dir.path().join("empty.db")).run().unwrap();
+    memory.execute("CREATE TABLE a(n)", ()).unwrap();
+    memory.execute("INSERT INTO a VALUES (5)", ()).unwrap();
+    memory.backup_to(dir.path().join("five.db")).run().unwrap();
+    let copy = rusqlite::Connection::open(dir.path().join("five.db")).unwrap();
+    let n: i64 = copy
+        .query_row("SELECT n FROM a", (), |row| row.get(0))
+        .unwrap();
+    assert_eq!(n, 5);
+}
+
+#[test]
+fn a_copy_is_for_the_same_people_as_its_source() {
+    let scene = scene();
+    std::fs::set_permissions(scene.path(), PermissionsExt::from_mode(0o640)).unwrap();
+    let target = scene.dir().join("copy.db");
+    scene.db.backup_to(&target).run().unwrap();
+    let mode = std::fs::metadata(&target).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o640);
+    // And one that replaces a file as that file.
+    std::fs::set_permissions(&target, PermissionsExt::from_mode(0o600)).unwrap();
+    scene.db.backup_to(&target).replace(true).run().unwrap();
+    let mode = std::fs::metadata(&target).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn damage_is_found_before_the_copy_takes_its_place() {
+    let scene = scene();
+    let target = scene.dir().join("copy.db");
+    scene.db.backup_to(&target).run().unwrap();
+    let path = scene.path();
+    scene.db.close();
+    // A page in the middle, as a disk would spoil it.
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[0xa5; 4096], 100 * 4096).unwrap();
+    drop(file);
+    for compact in [false, true] {
+        let error = onepen::backup::restore(&path, &target)
+            .replace(true)
+            .compact(compact)
+            .run()
+            .unwrap_err();
+        let known = [ErrorKind::Damaged, ErrorKind::Sqlite]; // VACUUM notices by itself
+        assert!(
+            known[..=usize::from(compact)].contains(&error.kind()),
+            "{error:?}"
+        );
+        assert_eq!(pair(&target), (0, 0), "the old one is still there");
+        assert_eq!(names(scene.dir()), ["copy.db"]);
+    }
+    // Who does not want it checked gets it as it is.
+    let unchecked = onepen::backup::restore(&path, scene.dir().join("bad.db"))
+        .check(Check::None)
+        .run()
+        .unwrap();
+    assert_eq!(unchecked.check, Check::None);
+    let again = onepen::backup::restore(&path, scene.dir().join("worse.db"))
+        .check(Check::Quick)
+        .run()
+        .unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::Damaged);
+}
+
+#[test]
+fn a_copy_takes_no_more_than_its_rate() {
+    let scene = scene();
+    let target = scene.dir().join("copy.db");
+    let bytes = AtomicU64::new(0);
+    let copied = scene
+        .db
+        .backup_to(&target)
+        .rate(40 << 20)
+        .progress(|done| {
+            if done.phase == Phase::Copying {
+                // What was copied is never ahead of what was due by more than a step.
+                let due = done.elapsed.as_secs_f64() * f64::from(40 << 20);
+                assert!(done.bytes as f64 <= due + f64::from(2 << 20), "{done:?}");
+                bytes.store(done.bytes, Ordering::Relaxed);
+            }
+        })
+        .run()
+        .unwrap();
+    assert_eq!(bytes.into_inner(), copied.bytes);
+    assert!(copied.copying > Duration::from_millis(70), "{copied:?}");
+}
