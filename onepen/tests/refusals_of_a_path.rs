@@ -205,8 +205,13 @@ fn a_copy_of_sqlite_without_a_name_is_noticed_by_what_it_has_open() {
     let error = Database::open(&path).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
     assert!(error.to_string().contains("hidden"), "{error}");
-    let found = check(&path, &Options::new()).unwrap();
-    assert_eq!(reasons(&found), [Reason::SecondLibrary]);
+    // By whatever name.
+    let link = dir.path().join("link.db");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    for path in [&path, &link] {
+        let found = check(path, &Options::new()).unwrap();
+        assert_eq!(reasons(&found), [Reason::SecondLibrary]);
+    }
     drop(hidden);
     assert_eq!(check(&path, &Options::new()).unwrap(), []);
 }

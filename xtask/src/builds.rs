@@ -12,7 +12,7 @@ usage: cargo xtask builds [0|1|2]...
 
   Compiles SQLite with SQLITE_THREADSAFE=0 (single-thread), 1 (serialized) and 2
   (multi-thread), or with those that are named, and runs the threading tests
-  over each (onepen/tests/threading_modes.rs).
+  over each (onepen/tests/threading_modes.rs and serialized.rs).
 ";
 
 /// Runs the verb with the words after it.
@@ -37,9 +37,12 @@ pub fn main(words: &[String]) -> Result<(), Box<dyn std::error::Error>> {
             .arg("--target-dir")
             .arg(root.join(format!("builds/threading/target/{number}")))
             .env("LIBSQLITE3_FLAGS", format!("-DSQLITE_THREADSAFE={number}"));
-        if number == "0" {
-            cargo.args(["--features", "without-mutexes"]);
-        }
+        let mutexes = if number == "0" {
+            "without-mutexes"
+        } else {
+            "with-mutexes"
+        };
+        cargo.args(["--features", mutexes]);
         let status = cargo.status()?;
         if !status.success() {
             return Err(format!("SQLITE_THREADSAFE={number}: {status}").into());

@@ -47,7 +47,9 @@ fn rows(db: &Database) -> onepen::Result<i64> {
 
 fn insert(diesel: &mut SqliteConnection, n: i64) -> QueryResult<usize> {
     diesel.immediate_transaction(|diesel| {
-        sql_query("INSERT INTO a VALUES (?)").bind::<BigInt, _>(n).execute(diesel)
+        sql_query("INSERT INTO a VALUES (?)")
+            .bind::<BigInt, _>(n)
+            .execute(diesel)
     })
 }
 
@@ -59,7 +61,9 @@ fn waiting_as_strangers_do(db: &Database, url: &str) -> Result<(), Failure> {
         db.execute("INSERT INTO a VALUES (?1)", (n,))?;
         insert(&mut diesel, n)?;
     }
-    let by_diesel = sql_query("SELECT count(*) AS n FROM a").get_result::<Count>(&mut diesel)?.n;
+    let by_diesel = sql_query("SELECT count(*) AS n FROM a")
+        .get_result::<Count>(&mut diesel)?
+        .n;
     assert_eq!((by_diesel, rows(db)?), (2 * ROWS, 2 * ROWS));
     Ok(())
 }
@@ -102,18 +106,19 @@ fn a_pool_of_r2d2_with_the_permit(db: &Database, url: &str) -> Result<(), Failur
 /// onepen's block around diesel's connections.
 fn a_connection_for_each_thread_with_the_permit(db: &Database, url: &str) -> Result<(), Failure> {
     let file = url.to_owned();
-    let diesel = PerThread::new(move || {
-        SqliteConnection::establish(&file).map_err(onepen::Error::other)
-    });
+    let diesel =
+        PerThread::new(move || SqliteConnection::establish(&file).map_err(onepen::Error::other));
     let permit = WritePermit::of(url)?.wait(onepen::blocks::Wait::at_most(Duration::from_secs(60)));
     let before = rows(db)?;
     beside_each_other(db, |n| {
-        diesel.with(|diesel| {
-            permit.hold(|| insert(diesel, n).map_err(onepen::Error::other))
-        })
+        diesel.with(|diesel| permit.hold(|| insert(diesel, n).map_err(onepen::Error::other)))
     })?;
     assert_eq!(rows(db)?, before + 8 * ROWS);
-    assert_eq!((diesel.opened(), diesel.open()), (4, 0), "closed with their threads");
+    assert_eq!(
+        (diesel.opened(), diesel.open()),
+        (4, 0),
+        "closed with their threads"
+    );
     Ok(())
 }
 
@@ -131,6 +136,8 @@ fn beside_each_other(
                 (0..ROWS).try_for_each(|n| db.execute(insert, (n,)).map(drop))
             }));
         }
-        threads.into_iter().try_for_each(|thread| thread.join().expect("no panic"))
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().expect("no panic"))
     })
 }

@@ -35,7 +35,8 @@ async fn main() -> Result<(), Failure> {
 }
 
 async fn rows(db: &Database) -> onepen::Result<i64> {
-    db.read_async(|tx| tx.query_row("SELECT count(*) FROM a", (), |row| row.get(0))).await
+    db.read_async(|tx| tx.query_row("SELECT count(*) FROM a", (), |row| row.get(0)))
+        .await
 }
 
 async fn waiting_as_strangers_do(db: &Database, path: &Path) -> Result<(), Failure> {
@@ -44,14 +45,18 @@ async fn waiting_as_strangers_do(db: &Database, path: &Path) -> Result<(), Failu
         db.execute_async(INSERT, (n,)).await?;
         sqlx::query(INSERT).bind(n).execute(&pool).await?;
     }
-    let by_sqlx: i64 = sqlx::query_scalar("SELECT count(*) FROM a").fetch_one(&pool).await?;
+    let by_sqlx: i64 = sqlx::query_scalar("SELECT count(*) FROM a")
+        .fetch_one(&pool)
+        .await?;
     assert_eq!((by_sqlx, rows(db).await?), (2 * ROWS, 2 * ROWS));
     pool.close().await;
     Ok(())
 }
 
 async fn with_the_permit(db: &Database, path: &Path) -> Result<(), Failure> {
-    let impatient = SqliteConnectOptions::new().filename(path).busy_timeout(Duration::ZERO);
+    let impatient = SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(Duration::ZERO);
     let pool = SqlitePool::connect_with(impatient).await?;
     let permit = WritePermit::of(path)?;
     let before = rows(db).await?;
@@ -60,7 +65,11 @@ async fn with_the_permit(db: &Database, path: &Path) -> Result<(), Failure> {
     let turn = permit.take_async().await?;
     let mut holder = pool.acquire().await?;
     sqlx::query("BEGIN IMMEDIATE").execute(&mut *holder).await?;
-    let met = sqlx::query(INSERT).bind(0).execute(&pool).await.expect_err("locked");
+    let met = sqlx::query(INSERT)
+        .bind(0)
+        .execute(&pool)
+        .await
+        .expect_err("locked");
     assert!(met.to_string().contains("database is locked"), "{met}");
     sqlx::query("ROLLBACK").execute(&mut *holder).await?;
     drop(holder);
@@ -71,7 +80,10 @@ async fn with_the_permit(db: &Database, path: &Path) -> Result<(), Failure> {
         let (pool, permit, db) = (pool.clone(), permit.clone(), db.clone());
         tasks.push(tokio::spawn(async move {
             for n in 0..ROWS {
-                let _turn = permit.take_async().await.map_err(|error| error.to_string())?;
+                let _turn = permit
+                    .take_async()
+                    .await
+                    .map_err(|error| error.to_string())?;
                 let mut tx = pool.begin().await.map_err(|error| error.to_string())?;
                 let done = sqlx::query(INSERT).bind(n).execute(&mut *tx).await;
                 done.map_err(|error| error.to_string())?;
@@ -103,12 +115,16 @@ async fn the_blocks_over_the_same_file(db: &Database, path: &Path) -> Result<(),
     let shared = Shared::new(own.into_inner()).under(WritePermit::of(path)?);
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
-            .map(|n| scope.spawn({
-                let shared = shared.clone();
-                move || shared.write(|tx| tx.execute(INSERT, (n,)))
-            }))
+            .map(|n| {
+                scope.spawn({
+                    let shared = shared.clone();
+                    move || shared.write(|tx| tx.execute(INSERT, (n,)))
+                })
+            })
             .collect();
-        threads.into_iter().try_for_each(|thread| thread.join().expect("no panic").map(drop))
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().expect("no panic").map(drop))
     })?;
     assert_eq!(rows(db).await?, before + 4);
     Ok(())

@@ -91,8 +91,10 @@ fn refused(path: &Path, what: &str) -> Error {
     )
 }
 
+/// SQLite names it after the file that a symbolic link leads to.
 fn shared_memory_of(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
+    let real = std::fs::canonicalize(path);
+    let mut name = real.as_deref().unwrap_or(path).as_os_str().to_owned();
     name.push("-shm");
     PathBuf::from(name)
 }
@@ -167,15 +169,13 @@ mod linux {
     }
 
     pub(in super::super) fn libraries() -> Vec<Library> {
-        let ours = ffi::sqlite3_libversion as *const () as usize;
-        let mut found = BTreeMap::new();
-        for name in loaded() {
-            if let Some((at, library)) = sqlite_of(&name)
-                && at != ours
-            {
-                found.insert(at, library);
-            }
-        }
+        // Told apart by where their version stands, and not by the function's
+        // address, which a linker may replace by one of its own.
+        // SAFETY: returns a constant.
+        let ours = unsafe { ffi::sqlite3_libversion() }.addr();
+        let mut found: BTreeMap<_, _> =
+            loaded().iter().filter_map(|name| sqlite_of(name)).collect();
+        found.remove(&ours);
         found.into_values().collect()
     }
 
@@ -218,7 +218,8 @@ mod linux {
                 None
             } else {
                 let version: unsafe extern "C" fn() -> *const c_char = std::mem::transmute(symbol);
-                let version = CStr::from_ptr(version()).to_string_lossy().into_owned();
+                let stands = version();
+                let version = CStr::from_ptr(stands).to_string_lossy().into_owned();
                 let mut info = std::mem::zeroed::<libc::Dl_info>();
                 let path = if libc::dladdr(symbol, &raw mut info) != 0 && !info.dli_fname.is_null()
                 {
@@ -227,7 +228,7 @@ mod linux {
                     name
                 };
                 let path = PathBuf::from(OsStr::from_bytes(path.to_bytes()));
-                Some((symbol.addr(), Library { path, version }))
+                Some((stands.addr(), Library { path, version }))
             };
             libc::dlclose(handle);
             found
