@@ -372,7 +372,7 @@ fn with_tx<T, F>(mut run: F) -> impl FnMut(&mut SqliteEngine) -> Result<T> + Sen
 where
     F: FnMut(&WriteTx<'_>) -> Result<T> + Send,
 {
-    move |engine| run(&WriteTx::new(engine)?)
+    move |engine| crate::tx::run(engine, &mut run)
 }
 
 fn with_connection<T, F>(

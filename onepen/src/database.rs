@@ -274,7 +274,7 @@ impl Shared {
         );
         self.pen()?
             .write(ticket, kind, |engine: &mut SqliteEngine| {
-                call(&WriteTx::new(engine)?)
+                crate::tx::run(engine, &mut call)
             })
             .map_err(|error| self.connector.context(error))
     }

@@ -58,8 +58,8 @@ pub enum ErrorKind {
     Forked,
     /// A write closure tried what a member of a group may not do.
     NotAllowed,
-    /// The transaction was rolled back by SQLite under the closure, which
-    /// nevertheless returned `Ok`.
+    /// The transaction was ended by SQLite under the closure, which went on: what
+    /// it wrote is gone, what it read after that was of another state.
     TransactionLost,
     /// COMMIT failed.
     CommitFailed,

@@ -231,6 +231,24 @@ impl<'a> WriteTx<'a> {
         self.connection
     }
 
+    /// What a closure's error is to its caller. After SQLite has rolled the
+    /// transaction back the closure ran on outside of any, where a stranger's
+    /// lock or our own guard met it: neither is what went wrong.
+    fn after_all(&self, error: Error) -> Error {
+        use rusqlite::ffi;
+        if error.kind() != ErrorKind::Sqlite || !self.connection.is_autocommit() {
+            return error;
+        }
+        let code = error.sqlite_code().unwrap_or(ffi::SQLITE_OK);
+        match (code, code & 0xff) {
+            (ffi::SQLITE_CONSTRAINT_COMMITHOOK, _)
+            | (_, ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_PROTOCOL) => {
+                error.restated(ErrorKind::TransactionLost, LOST)
+            }
+            _ => error,
+        }
+    }
+
     pub(crate) fn explain(&self, error: rusqlite::Error) -> Error {
         let refusal = self.engine.take_refusal();
         // A reason may be left from a refusal that the closure saw on the
@@ -243,6 +261,17 @@ impl<'a> WriteTx<'a> {
             _ => error.into(),
         }
     }
+}
+
+const LOST: &str = "SQLite has rolled the transaction back, so the closure cannot go on";
+
+/// Runs a write closure in the transaction that is open.
+pub(crate) fn run<T>(
+    engine: &SqliteEngine,
+    closure: impl FnOnce(&WriteTx<'_>) -> Result<T>,
+) -> Result<T> {
+    let tx = WriteTx::new(engine)?;
+    closure(&tx).map_err(|error| tx.after_all(error))
 }
 
 impl std::fmt::Debug for WriteTx<'_> {

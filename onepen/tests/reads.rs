@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use common::{Scene, block_on, options, until};
-use onepen::{Database, ErrorKind, Result};
+use onepen::{Database, ErrorKind, ReadTx, Result};
+use rusqlite::ffi;
 
 const TABLE: &str = "CREATE TABLE t(n INTEGER);";
 const INSERT: &str = "INSERT INTO t VALUES (1)";
@@ -229,4 +230,65 @@ fn a_read_that_closes_the_database_ends_well() {
     });
     assert_eq!(seen.unwrap(), 1);
     assert_eq!(count(db).unwrap_err().kind(), ErrorKind::Closed);
+}
+
+/// SQLite ends a transaction after an I/O error, also after one that it tells
+/// nobody about (`ReadTx::whole` in the sources): what is read from then on is of
+/// another state. Here the error comes from a function, and the closure drops it.
+#[test]
+fn a_read_whose_transaction_sqlite_ended_is_not_answered_as_if_it_saw_one_state() {
+    let breaks = |connection: &rusqlite::Connection| {
+        let error = ffi::Error::new(ffi::SQLITE_IOERR_READ);
+        connection.create_scalar_function(
+            "breaks",
+            0,
+            rusqlite::functions::FunctionFlags::SQLITE_UTF8,
+            move |_| Err::<i64, _>(rusqlite::Error::SqliteFailure(error, None)),
+        )
+    };
+    let scene = Scene::with(options().on_connect(breaks), TABLE);
+    let broken = |tx: &ReadTx| {
+        let query = tx.query_row("SELECT breaks() FROM sqlite_schema", (), |row| {
+            row.get::<_, i64>(0)
+        });
+        assert_eq!(
+            query.unwrap_err().sqlite_code(),
+            Some(ffi::SQLITE_IOERR_READ)
+        );
+    };
+    let through_calls = |tx: &ReadTx, db: &Database| {
+        let before: i64 = tx.query_row(COUNT, (), |row| row.get(0))?;
+        broken(tx);
+        db.execute(INSERT, ())?;
+        let after: i64 = tx.query_row(COUNT, (), |row| row.get(0))?;
+        Ok((before, after))
+    };
+    let through_statements = move |tx: &ReadTx, db: &Database| {
+        let before: i64 = tx.query_row(COUNT, (), |row| row.get(0))?;
+        broken(tx);
+        db.execute(INSERT, ())?;
+        let after: i64 = tx.prepare(COUNT)?.query_row((), |row| row.get(0))?;
+        Ok((before, after))
+    };
+    let lost = |answer: Result<(i64, i64)>| {
+        assert_eq!(answer.unwrap_err().kind(), ErrorKind::TransactionLost);
+        // And the next read has a transaction again.
+        let (one, other) = scene
+            .db
+            .read(|tx| {
+                let one: i64 = tx.query_row(COUNT, (), |row| row.get(0))?;
+                scene.db.execute(INSERT, ())?;
+                Ok((one, tx.query_row(COUNT, (), |row| row.get(0))?))
+            })
+            .unwrap();
+        assert_eq!(one, other);
+    };
+    lost(scene.db.read(|tx| through_calls(tx, &scene.db)));
+    lost(scene.db.read(|tx| through_statements(tx, &scene.db)));
+    let db = scene.db.clone();
+    lost(block_on(
+        scene.db.read_async(move |tx| through_statements(tx, &db)),
+    ));
+    let snapshot = scene.db.snapshot().unwrap();
+    lost(through_calls(&snapshot, &scene.db));
 }

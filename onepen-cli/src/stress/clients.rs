@@ -36,11 +36,12 @@ impl Ended {
     fn of(deed: &Deed, answer: Result<Done, Fault>) -> Self {
         let fault = match answer {
             Ok(done) => {
+                let torn = || format!("T{} was answered with parts of two states", deed.id);
                 return Self {
                     outcome: Outcome::Committed,
+                    violation: done.is_torn.then(torn),
                     done: Some(done),
                     class: None,
-                    violation: None,
                 };
             }
             Err(fault) => fault,

@@ -134,7 +134,7 @@ impl Readers {
         let mut access = self.enter(ticket, since)?;
         access.begin(ticket)?;
         let tx = access.tx();
-        let answer = f(tx).map_err(|error| tx.explained(error));
+        let answer = tx.whole(f(tx).map_err(|error| tx.explained(error)));
         access.nothing_panicked();
         answer
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use rusqlite::{Connection, Params, Row};
 
 use super::raw::ReadConnection;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::query;
 
 /// A prepared statement of a read, from the connection's cache and back to it
@@ -103,7 +103,8 @@ impl ReadTx {
         P: Params,
         F: FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     {
-        query::row(self.raw().connection(), sql, params, map).map_err(|error| self.failed(error))
+        let answer = query::row(self.raw().connection(), sql, params, map);
+        self.whole(answer.map_err(|error| self.failed(error)))
     }
 
     /// The first row of a query, if there is one.
@@ -115,8 +116,8 @@ impl ReadTx {
         P: Params,
         F: FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     {
-        query::row_optional(self.raw().connection(), sql, params, map)
-            .map_err(|error| self.failed(error))
+        let answer = query::row_optional(self.raw().connection(), sql, params, map);
+        self.whole(answer.map_err(|error| self.failed(error)))
     }
 
     /// Calls `each` for every row of a query, one after the other; nothing is
@@ -129,10 +130,10 @@ impl ReadTx {
         P: Params,
         F: FnMut(&Row<'_>) -> Result<()>,
     {
-        query::each(self.raw().connection(), sql, params, each, |error| {
+        let answer = query::each(self.raw().connection(), sql, params, each, |error| {
             self.failed(error)
-        })
-        .map_err(|error| self.explained(error))
+        });
+        self.whole(answer.map_err(|error| self.explained(error)))
     }
 
     /// All rows of a query.
@@ -154,7 +155,8 @@ impl ReadTx {
         P: Params,
         F: FnMut(&Row<'_>) -> rusqlite::Result<T>,
     {
-        query::map(self.raw().connection(), sql, params, map).map_err(|error| self.failed(error))
+        let answer = query::map(self.raw().connection(), sql, params, map);
+        self.whole(answer.map_err(|error| self.failed(error)))
     }
 
     /// Prepares a statement, or finds it in the connection's cache.
@@ -175,6 +177,29 @@ impl ReadTx {
     /// whoever gets it next. Writing stays impossible.
     pub fn connection(&self) -> &Connection {
         self.raw().lend()
+    }
+
+    /// An answer, if it is of the one state that this transaction sees.
+    ///
+    /// SQLite ends a transaction after an I/O error or a lack of memory, also
+    /// after one it tells nobody about: when a changed schema is read again, an
+    /// error in reading `sqlite_stat1` is dropped (`sqlite3AnalysisLoad` in
+    /// `sqlite3InitOne`). What is read after that is of another state.
+    #[inline]
+    pub(super) fn whole<T>(&self, answer: Result<T>) -> Result<T> {
+        if answer.is_ok() && self.raw().connection().is_autocommit() {
+            return Err(self.lost());
+        }
+        answer
+    }
+
+    #[cold]
+    fn lost(&self) -> Error {
+        let lost = Error::new(
+            ErrorKind::TransactionLost,
+            "SQLite ended the read transaction after an error, so what was read may be of several states",
+        );
+        lost.with_database(&self.database)
     }
 
     #[cold]

@@ -129,8 +129,9 @@ fn record(acknowledged: &mut Vec<i64>, hazard: u64, run: impl FnOnce() -> Result
         Ok(Err(error)) => {
             let expected = match hazard {
                 0 | 9 => ErrorKind::Other,
+                1 | 4 | 10 => ErrorKind::Sqlite,
                 // Its next statement is refused in autocommit mode.
-                1 | 2 | 4 | 10 => ErrorKind::Sqlite,
+                2 => ErrorKind::TransactionLost,
                 _ => panic!("{hazard}: {error}"),
             };
             assert_eq!(error.kind(), expected, "{hazard}: {error}");

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use onepen::{ErrorKind, Outcome, Result, WriteTx};
 use rusqlite::ffi;
 
-use crate::common::{among_neighbours, among_neighbours_with, fine, quick, refused};
+use crate::common::{Scene, among_neighbours, among_neighbours_with, fine, quick, refused};
 use crate::raw::{Progress, with_progress};
 
 const TABLE: &str = "CREATE TABLE t(n INTEGER PRIMARY KEY); INSERT INTO t VALUES (1);";
@@ -344,4 +344,30 @@ fn corruption_met_by_one_member_is_not_its_neighbours_failure() {
             assert_eq!(error.outcome(), Outcome::NotCommitted);
         },
     );
+}
+
+/// After the rollback the closure runs on outside of any transaction, and a
+/// stranger may have the lock by then: that is not what went wrong.
+#[test]
+fn a_closure_that_runs_on_after_a_rollback_is_not_told_of_a_lock() {
+    let scene = Scene::new("CREATE TABLE t(n INTEGER PRIMARY KEY); INSERT INTO t VALUES (1);");
+    for locked in [true, false] {
+        let path = scene.path();
+        let answer = scene.db.write(move |tx| {
+            let _ = tx.execute("INSERT OR ROLLBACK INTO t VALUES (1)", ());
+            let stranger = rusqlite::Connection::open(&path)?;
+            if locked {
+                stranger.execute_batch("BEGIN IMMEDIATE")?;
+            }
+            tx.execute("INSERT INTO t VALUES (2)", ())
+        });
+        let error = answer.unwrap_err();
+        assert_eq!(
+            error.kind(),
+            ErrorKind::TransactionLost,
+            "{locked}: {error}"
+        );
+        assert_eq!(error.outcome(), Outcome::NotCommitted);
+    }
+    assert_eq!(scene.numbers("SELECT n FROM t"), [1]);
 }

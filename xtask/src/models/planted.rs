@@ -331,8 +331,8 @@ const BUGS: &[Bug] = &[
         what: "a read has no snapshot",
         file: "onepen/src/readers/mod.rs",
         changes: &[(
-            "        access.begin(ticket)?;\n        let tx = access.tx();\n        let answer = f(tx)",
-            "        let tx = access.tx();\n        let answer = f(tx)",
+            "        access.begin(ticket)?;\n        let tx = access.tx();\n        let answer = tx.whole(f(tx)",
+            "        let tx = access.tx();\n        let answer = tx.whole(f(tx)",
         )],
         model: Model::Shuttle,
         scenario: "real::every_schedule_on_real_sqlite_is_strictly_serialisable",
