@@ -13,6 +13,7 @@ use crate::cancel::CancelToken;
 use crate::database::{Database, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Options;
+use crate::params::{Parameters, Sent};
 use crate::pen::future::{Pending, Write, block_on};
 use crate::pen::job::{Kind, Priority, Ticket};
 use crate::readers::{ReadTx, Readers, RowStream, Snapshot};
@@ -69,6 +70,12 @@ impl<'a> Call<'a> {
         Arc::make_mut(&mut self.ticket)
     }
 
+    /// It takes the room of these in the queue.
+    pub(crate) fn holding<S: Sent>(mut self, rows: &Result<Rows<S>>) -> Self {
+        self.ticket().bytes = rows.as_ref().map_or(0, Rows::bytes);
+        self
+    }
+
     pub(crate) fn options(&self) -> &'a Options {
         &self.database.shared.connector.options
     }
@@ -107,22 +114,24 @@ impl<'a> Call<'a> {
     /// As there.
     pub fn execute<P>(self, sql: &str, params: P) -> Result<usize>
     where
-        P: Params + Clone + Send,
+        P: Parameters,
     {
-        self.write(move |tx| tx.execute(sql, params.clone()))
+        let params = params.send()?;
+        self.write(move |tx| tx.run(sql, &params))
     }
 
     /// [`Database::execute_many`] with these settings.
     ///
     /// # Errors
     /// As there.
-    pub fn execute_many<P>(mut self, sql: &str, rows: impl IntoIterator<Item = P>) -> Result<usize>
+    pub fn execute_many<P>(self, sql: &str, rows: impl IntoIterator<Item = P>) -> Result<usize>
     where
-        P: Params + Clone + Send,
+        P: Parameters,
     {
-        let rows: Vec<P> = rows.into_iter().collect();
-        self.ticket().bytes = bytes_of(&rows);
-        self.write(move |tx| execute_rows(tx, sql, &rows))
+        let rows = Rows::of(rows);
+        let call = self.holding(&rows);
+        let rows = rows?;
+        call.write(move |tx| rows.execute(tx, sql))
     }
 
     /// [`Database::exclusively`] with these settings.
@@ -151,7 +160,7 @@ impl<'a> Call<'a> {
         T: Send + 'static,
         F: Fn(&WriteTx<'_>) -> Result<T> + Send + 'static,
     {
-        self.future(Kind::Grouped, with_tx(run))
+        self.grouped(Ok(run))
     }
 
     /// [`Database::write_once_async`] with these settings.
@@ -163,7 +172,7 @@ impl<'a> Call<'a> {
         T: Send + 'static,
         F: FnOnce(&WriteTx<'_>) -> Result<T> + Send + 'static,
     {
-        self.future(Kind::Alone, with_tx(once(run)))
+        self.alone(Ok(run))
     }
 
     /// [`Database::execute_async`] with these settings.
@@ -171,30 +180,31 @@ impl<'a> Call<'a> {
         self,
         sql: S,
         params: P,
-    ) -> impl Future<Output = Result<usize>> + Send + use<P, S>
+    ) -> impl Future<Output = Result<usize>> + Send + 'static + use<P, S>
     where
-        P: Params + Clone + Send + 'static,
-        S: Into<Cow<'static, str>>,
-    {
-        self.future(Kind::Grouped, with_tx(statement(sql.into(), params)))
-    }
-
-    /// [`Database::execute_many_async`] with these settings.
-    pub fn execute_many_async<P, S>(
-        mut self,
-        sql: S,
-        rows: Vec<P>,
-    ) -> impl Future<Output = Result<usize>> + Send + use<P, S>
-    where
-        P: Params + Clone + Send + 'static,
+        P: Parameters<Sent: 'static>,
         S: Into<Cow<'static, str>>,
     {
         let sql = sql.into();
-        self.ticket().bytes = bytes_of(&rows);
-        self.future(
-            Kind::Grouped,
-            with_tx(move |tx: &WriteTx<'_>| execute_rows(tx, &sql, &rows)),
-        )
+        let statement = params.send();
+        self.grouped(statement.map(|params| move |tx: &WriteTx<'_>| tx.run(&sql, &params)))
+    }
+
+    /// [`Database::execute_many_async`] with these settings.
+    pub fn execute_many_async<P, S, R>(
+        self,
+        sql: S,
+        rows: R,
+    ) -> impl Future<Output = Result<usize>> + Send + 'static + use<P, S, R>
+    where
+        P: Parameters<Sent: 'static>,
+        S: Into<Cow<'static, str>>,
+        R: IntoIterator<Item = P>,
+    {
+        let sql = sql.into();
+        let rows = Rows::of(rows);
+        self.holding(&rows)
+            .grouped(rows.map(|rows| move |tx: &WriteTx<'_>| rows.execute(tx, &sql)))
     }
 
     /// [`Database::exclusively_async`] with these settings.
@@ -207,7 +217,7 @@ impl<'a> Call<'a> {
         F: FnOnce(&mut Connection) -> Result<T> + Send + 'static,
     {
         let readers = Arc::clone(&self.shared().readers);
-        self.future(Kind::Exclusive, with_connection(readers, run))
+        self.future(Kind::Exclusive, Ok(with_connection(readers, run)))
     }
 
     /// [`Database::submit`] with these settings.
@@ -308,25 +318,51 @@ impl<'a> Call<'a> {
     pub fn stream<T, P, F>(self, sql: impl Into<String>, params: P, map: F) -> Result<RowStream<T>>
     where
         T: Send + 'static,
-        P: Params + Send + 'static,
+        P: Parameters<Sent: 'static>,
         F: FnMut(&Row<'_>) -> rusqlite::Result<T> + Send + 'static,
     {
+        let params = params.send()?;
         Ok(self
             .shared()
             .readers()?
             .stream(Arc::unwrap_or_clone(self.ticket), sql, params, map))
     }
 
-    fn future<T, C>(self, kind: Kind, call: C) -> Write<SqliteEngine, C, T>
+    /// The future of a write that may share its COMMIT; or of the error for which
+    /// there is none.
+    pub(crate) fn grouped<T: 'static, F>(
+        self,
+        run: Result<F>,
+    ) -> Write<SqliteEngine, impl FnMut(&mut SqliteEngine) -> Result<T> + Send + use<T, F>, T>
+    where
+        F: Fn(&WriteTx<'_>) -> Result<T> + Send + 'static,
+    {
+        self.future(Kind::Grouped, run.map(with_tx))
+    }
+
+    /// The same for one that has a transaction of its own.
+    pub(crate) fn alone<T: 'static, F>(
+        self,
+        run: Result<F>,
+    ) -> Write<SqliteEngine, impl FnMut(&mut SqliteEngine) -> Result<T> + Send + use<T, F>, T>
+    where
+        F: FnOnce(&WriteTx<'_>) -> Result<T> + Send + 'static,
+    {
+        self.future(Kind::Alone, run.map(|run| with_tx(once(run))))
+    }
+
+    fn future<T, C>(self, kind: Kind, call: Result<C>) -> Write<SqliteEngine, C, T>
     where
         C: FnMut(&mut SqliteEngine) -> Result<T> + Send + 'static,
     {
-        let pen = self.shared().pen().map(Arc::clone);
-        Write::New {
-            pen,
-            ticket: self.ticket,
-            kind,
-            call,
+        match call {
+            Ok(call) => Write::New {
+                pen: self.shared().pen().map(Arc::clone),
+                ticket: self.ticket,
+                kind,
+                call,
+            },
+            Err(error) => Write::Refused(self.shared().connector.context(error)),
         }
     }
 }
@@ -378,27 +414,33 @@ fn ran_already() -> Error {
     Error::new(ErrorKind::Closed, "the closure already ran")
 }
 
-fn statement<P>(sql: Cow<'static, str>, params: P) -> impl Fn(&WriteTx<'_>) -> Result<usize> + Send
-where
-    P: Params + Clone + Send,
-{
-    move |tx| tx.execute(&sql, params.clone())
-}
+/// The parameters of one statement that is run for each of them.
+pub(crate) struct Rows<S>(Vec<S>);
 
-/// What the rows take in the queue, as far as their type tells.
-fn bytes_of<P>(rows: &[P]) -> u32 {
-    u32::try_from(size_of_val(rows)).unwrap_or(u32::MAX)
-}
-
-fn execute_rows<P: Params + Clone>(tx: &WriteTx<'_>, sql: &str, rows: &[P]) -> Result<usize> {
-    let mut statement = tx.prepare(sql)?;
-    let mut changed = 0;
-    for row in rows {
-        changed += statement
-            .execute(row.clone())
-            .map_err(|error| tx.explain(error))?;
+impl<S: Sent> Rows<S> {
+    pub(crate) fn of<P>(rows: impl IntoIterator<Item = P>) -> Result<Self>
+    where
+        P: Parameters<Sent = S>,
+    {
+        let rows = rows.into_iter().map(Parameters::send);
+        Ok(Self(rows.collect::<Result<_>>()?))
     }
-    Ok(changed)
+
+    /// What they take in the queue, as far as their type tells.
+    fn bytes(&self) -> u32 {
+        u32::try_from(size_of_val(self.0.as_slice())).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn execute(&self, tx: &WriteTx<'_>, sql: &str) -> Result<usize> {
+        let mut statement = tx.prepare(sql)?;
+        let mut changed = 0;
+        for row in &self.0 {
+            changed += row
+                .execute(&mut statement)
+                .map_err(|error| tx.explain(error))?;
+        }
+        Ok(changed)
+    }
 }
 
 /// A write that was [submitted](Database::submit): a future of its answer.

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, ffi};
 
-use crate::engine::{GiveUp, Patience};
+use crate::engine::{GiveUp, Patience, Witness};
 use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
 use crate::options::{Durability, Journal, Options};
+use crate::strangers::Strangers;
 
 /// The first SQLite without the WAL-reset bug.
 const FIXED_WAL_RESET: i32 = 3_051_003;
@@ -27,6 +28,8 @@ pub(crate) struct Connector {
     /// How errors and threads call it.
     pub(crate) name: Arc<str>,
     pub(crate) options: Options,
+    /// Who is in the way outside this process's pen.
+    pub(crate) strangers: Arc<Strangers>,
     /// Flushing is pointless for a database that dies with the process.
     pub(crate) volatile: bool,
 }
@@ -58,6 +61,7 @@ impl Connector {
             refuse_wal_reset_bug(rusqlite::version_number())?;
         }
         Ok(Self {
+            strangers: Arc::new(Strangers::new(&path, &name, options.log_waits)),
             path,
             name,
             options,
@@ -84,6 +88,7 @@ impl Connector {
             Role::Reader => self.reads_wait_for(),
             Role::Writer | Role::Checkpointer => WaitedFor::Opening,
         };
+        let patience = &self.strangers.notice(patience, what, since);
         let connection = retry(patience, what, since, || {
             Connection::open_with_flags(&self.path, flags)
         })
@@ -111,10 +116,10 @@ impl Connector {
             _ => why_unreadable(code),
         };
         let kind = error.kind();
-        self.context(match why {
+        self.blame(self.context(match why {
             Some(why) => error.restated(kind, why),
             None => error,
-        })
+        }))
     }
 
     fn configure(&self, connection: &Connection, role: Role) -> rusqlite::Result<()> {
@@ -175,7 +180,7 @@ impl Connector {
         retry(patience, WaitedFor::Opening, Instant::now(), || {
             connection.query_row("PRAGMA schema_version", (), |_| Ok(()))
         })
-        .map_err(|error| self.context(error))
+        .map_err(|error| self.blame(self.context(error)))
     }
 
     /// Switches the journal, once per file: asking first costs a read, while
@@ -212,6 +217,11 @@ impl Connector {
                 "the journal mode stays `{got}`, `{wanted}` was asked for"
             )),
         ))
+    }
+
+    /// Names whoever was in the way of a wait that was too long.
+    pub(crate) fn blame(&self, error: Error) -> Error {
+        error.blaming(|what| self.strangers.who(what))
     }
 
     /// Names the database in an error.

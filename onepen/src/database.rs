@@ -192,7 +192,7 @@ impl Shared {
             let mut connection = connector.open(Role::Writer, &patience)?;
             migrations
                 .run(&mut connection, &patience)
-                .map_err(|error| connector.context(error))?;
+                .map_err(|error| connector.blame(connector.context(error)))?;
         }
         let hold = (options.journal == Journal::Rollback).then(|| Arc::clone(&shared.readers));
         let engine = SqliteEngine::open(
@@ -216,6 +216,7 @@ impl Shared {
         );
         others.and_here(Arc::downgrade(&pen) as Weak<dyn Queue>);
         pen.call_it(&connector.name);
+        pen.ask(Arc::clone(&connector.strangers) as _);
         if options.journal == Journal::Rollback {
             pen.mind(Arc::clone(&shared.readers) as _);
         }

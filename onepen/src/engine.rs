@@ -3,9 +3,9 @@
 //! The pen never sees SQL. [`crate::sqlite::SqliteEngine`] is the real thing;
 //! the models and the tests of the hand-over run the same pen over a fake.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::error::{Error, ErrorKind, Outcome, Result, Waited, WaitedFor};
+use crate::error::{Error, ErrorKind, Holder, Outcome, Result, Waited, WaitedFor};
 use crate::sync::Arc;
 
 /// Whoever holds an `&mut Engine` holds the pen.
@@ -44,6 +44,8 @@ pub(crate) trait Engine: Send + 'static {
 pub(crate) struct CommitError {
     pub(crate) error: Arc<rusqlite::Error>,
     pub(crate) outcome: Outcome,
+    /// Who kept it from being made, if a wait for others ended in vain.
+    pub(crate) holder: Option<Holder>,
 }
 
 /// Those who must be out of the way before the holder of the pen can commit:
@@ -53,6 +55,14 @@ pub(crate) trait Bystanders: Send + Sync {
     fn are_here(&self) -> bool;
     /// The holder of the pen waits for them now.
     fn are_awaited(&self) -> bool;
+}
+
+/// Somebody who can say who is in the way, outside this pen. Asked only after a
+/// wait that was too long: it takes its time.
+pub(crate) trait Witness: Send + Sync {
+    fn who(&self, what: WaitedFor) -> Option<Holder>;
+    /// Whether a wait of this length is worth telling.
+    fn is_long(&self, wait: Duration) -> bool;
 }
 
 /// How long somebody is willing to wait for a lock that others hold.
@@ -126,7 +136,7 @@ impl CommitError {
             _ => ErrorKind::DeadlineExceeded,
         };
         let mut waited = Waited::new(WaitedFor::Readers, since.elapsed());
-        waited.holder = Some("another process, or another library in this one".into());
+        waited.holder.clone_from(&self.holder);
         failed
             .restated(
                 kind,

@@ -8,7 +8,10 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+
+mod waited;
+
+pub use waited::{Activity, Contention, Holder, Part, Waited, WaitedFor};
 
 /// The result of everything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -28,87 +31,6 @@ pub enum Outcome {
     /// may bring them back. Nothing retries such a write. Give the write a
     /// [key](crate::Call::key) and ask [`Database::outcome_of`](crate::Database::outcome_of).
     Unknown,
-}
-
-/// What a wait was for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum WaitedFor {
-    /// Nothing was waited for.
-    Nothing,
-    /// Other writers of this process held the pen or stood before us.
-    Pen,
-    /// The write queue was at its bound.
-    QueueSpace,
-    /// SQLite's write lock was held by somebody who does not use this pen:
-    /// another process, or another library in this one.
-    WriteLock,
-    /// It was the turn of another process, of those that queue for the write lock
-    /// with this one ([`Options::gate`](crate::Options::gate)).
-    Turn,
-    /// All reader connections were in use.
-    Reader,
-    /// Readers had to finish first (only over a rollback journal).
-    Readers,
-    /// Another process was opening, closing or recovering the database.
-    Opening,
-    /// A query ran longer than its deadline allowed.
-    Query,
-}
-
-/// How long a failed call had waited, for what, and behind whom.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Waited {
-    /// What the wait was for.
-    pub what: WaitedFor,
-    /// How long.
-    pub how_long: Duration,
-    /// How many writes stood before this one when it was queued.
-    pub position: Option<usize>,
-    /// Who held what was waited for, in words, when that is known.
-    pub holder: Option<Arc<str>>,
-}
-
-impl Waited {
-    pub(crate) const NOT: Self = Self {
-        what: WaitedFor::Nothing,
-        how_long: Duration::ZERO,
-        position: None,
-        holder: None,
-    };
-
-    pub(crate) fn new(what: WaitedFor, how_long: Duration) -> Self {
-        Self {
-            what,
-            how_long,
-            ..Self::NOT
-        }
-    }
-}
-
-impl fmt::Display for Waited {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self.what {
-            WaitedFor::Nothing => return f.write_str("nothing was waited for"),
-            WaitedFor::Pen => "for the pen",
-            WaitedFor::QueueSpace => "for space in the write queue",
-            WaitedFor::WriteLock => "for SQLite's write lock",
-            WaitedFor::Turn => "for this process's turn to write",
-            WaitedFor::Reader => "for a reader connection",
-            WaitedFor::Readers => "for readers to finish",
-            WaitedFor::Opening => "for the database to open",
-            WaitedFor::Query => "for a query",
-        };
-        write!(f, "waited {:.1?} {what}", self.how_long)?;
-        if let Some(position) = self.position {
-            write!(f, ", {position} before it")?;
-        }
-        if let Some(holder) = &self.holder {
-            write!(f, ", held by {holder}")?;
-        }
-        Ok(())
-    }
 }
 
 /// What kind of thing went wrong.
@@ -262,7 +184,17 @@ impl Error {
             ErrorKind::DeadlineExceeded | ErrorKind::Cancelled
         );
         if in_vain && self.0.waited.what != WaitedFor::Nothing {
-            self.0.waited.how_long = since.elapsed();
+            self.0.waited.lasted(since.elapsed());
+        }
+        self
+    }
+
+    /// Puts a name to whoever was in the way, found by `who` when it is asked:
+    /// after a wait that was too long for its deadline, and only then.
+    pub(crate) fn blaming(mut self, who: impl FnOnce(WaitedFor) -> Option<Holder>) -> Self {
+        let waited = &mut self.0.waited;
+        if self.0.kind == ErrorKind::DeadlineExceeded && waited.holder.is_none() {
+            waited.holder = who(waited.what);
         }
         self
     }

@@ -9,8 +9,10 @@ use std::path::Path;
 use std::sync::{OnceLock, Weak};
 
 use onepen_lock::gate::{Gate, NotJoined, Seat, Stand, Waited};
+use onepen_lock::holders::Process;
 
 use crate::engine::{GiveUp, Patience};
+use crate::error::Holder;
 use crate::pen::turn::{Alone, Done, WriteLock};
 use crate::sync::Arc;
 use crate::trace::event;
@@ -69,14 +71,33 @@ impl WriteLock for AtGate {
         self.seat.met_a_stranger();
     }
 
-    fn holder(&self) -> (Option<Arc<str>>, Option<usize>) {
-        let holder = self.gate.look().members.into_iter().next();
-        let holder = holder.and_then(|first| {
-            let Stand::Turn { since, purpose, .. } = first.stand else {
+    fn holder(&self) -> (Option<Holder>, Option<usize>) {
+        let members = self.gate.look().members;
+        let holder = members.into_iter().next().and_then(|first| {
+            let Stand::Turn {
+                since,
+                thread,
+                purpose,
+                ..
+            } = first.stand
+            else {
                 return None;
             };
-            let purpose = purpose.map_or_else(String::new, |what| format!(" for `{what}`"));
-            Some(format!("process {}{purpose} since {since:.1?}", first.pid).into())
+            let process = Process::look(first.pid)
+                .ok()
+                .filter(|process| process.started == first.started);
+            Some(Holder {
+                pid: Some(first.pid),
+                command: process
+                    .as_ref()
+                    .filter(|process| !process.command.is_empty())
+                    .map(|process| process.command.as_str().into()),
+                activity: process.map(|process| process.activity),
+                thread: Some(format!("thread {thread}").into()),
+                label: purpose.map(Into::into),
+                since: Some(since),
+                ..Holder::default()
+            })
         });
         (holder, self.seat.position())
     }

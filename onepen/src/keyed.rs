@@ -1,14 +1,17 @@
 //! Writes that carry an idempotency key.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
-use rusqlite::Params;
-
-use crate::call::Call;
+use crate::call::{Call, Rows, Submitted};
+use crate::cancel::CancelToken;
 use crate::database::Database;
 use crate::error::{Outcome, Result};
 use crate::keys::{self, Claim};
+use crate::params::Parameters;
+use crate::pen::job::Priority;
 use crate::tx::WriteTx;
 
 /// What came of a write with a key.
@@ -30,7 +33,8 @@ impl<T> Once<T> {
     }
 }
 
-/// A call with an idempotency key, made by [`Call::key`].
+/// A write with an idempotency key, made by [`Call::key`]. It has the settings and
+/// the writes of a [`Call`], each of which answers with [`Once`].
 #[derive(Clone, Debug)]
 #[must_use = "a call does nothing until it is given something to do"]
 pub struct KeyedCall<'a> {
@@ -63,7 +67,35 @@ impl<'a> Call<'a> {
     }
 }
 
+/// Settings may come before the key or after it; whichever is given last counts.
 impl KeyedCall<'_> {
+    /// [`Call::deadline`].
+    pub fn deadline(mut self, wait: Duration) -> Self {
+        self.call = self.call.deadline(wait);
+        self
+    }
+
+    /// [`Call::priority`].
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.call = self.call.priority(priority);
+        self
+    }
+
+    /// [`Call::label`].
+    pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
+        self.call = self.call.label(label);
+        self
+    }
+
+    /// [`Call::cancel_with`].
+    pub fn cancel_with(mut self, token: &CancelToken) -> Self {
+        self.call = self.call.cancel_with(token);
+        self
+    }
+}
+
+/// Every call that writes in a transaction of ours. (`exclusively` has none.)
+impl<'a> KeyedCall<'a> {
     /// [`Database::write`], at most once for this key.
     ///
     /// # Errors
@@ -74,21 +106,54 @@ impl KeyedCall<'_> {
         T: Send,
         F: Fn(&WriteTx<'_>) -> Result<T> + Send,
     {
-        let lifetime = self.call.options().key_lifetime;
-        let key = self.key;
-        keys::validate(&key)?;
-        self.call.write(move |tx| guarded(tx, &key, lifetime, &run))
+        let (call, key) = self.parts();
+        let key = key?;
+        call.write(move |tx| key.once(tx, &run))
+    }
+
+    /// [`Database::write_once`], at most once for this key.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_once<T, F>(self, run: F) -> Result<Once<T>>
+    where
+        T: Send,
+        F: FnOnce(&WriteTx<'_>) -> Result<T> + Send,
+    {
+        let (call, key) = self.parts();
+        let key = key?;
+        call.write_once(move |tx| key.once(tx, run))
     }
 
     /// [`Database::execute`], at most once for this key.
     ///
     /// # Errors
-    /// As [`write`](Self::write).
+    /// As [`write`](Self::write), and those of [`Parameters::send`].
     pub fn execute<P>(self, sql: &str, params: P) -> Result<Once<usize>>
     where
-        P: Params + Clone + Send,
+        P: Parameters,
     {
-        self.write(move |tx| tx.execute(sql, params.clone()))
+        let params = params.send()?;
+        self.write(move |tx| tx.run(sql, &params))
+    }
+
+    /// [`Database::execute_many`], at most once for this key.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute).
+    pub fn execute_many<P>(
+        self,
+        sql: &str,
+        rows: impl IntoIterator<Item = P>,
+    ) -> Result<Once<usize>>
+    where
+        P: Parameters,
+    {
+        let rows = Rows::of(rows);
+        let (call, key) = self.parts();
+        let call = call.holding(&rows);
+        let (key, rows) = (key?, rows?);
+        call.write(move |tx| key.once(tx, |tx| rows.execute(tx, sql)))
     }
 
     /// [`Database::write_async`], at most once for this key.
@@ -100,24 +165,117 @@ impl KeyedCall<'_> {
         T: Send + 'static,
         F: Fn(&WriteTx<'_>) -> Result<T> + Send + 'static,
     {
+        let (call, key) = self.parts();
+        call.grouped(key.map(|key| move |tx: &WriteTx<'_>| key.once(tx, &run)))
+    }
+
+    /// [`Database::write_once_async`], at most once for this key.
+    pub fn write_once_async<T, F>(
+        self,
+        run: F,
+    ) -> impl Future<Output = Result<Once<T>>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&WriteTx<'_>) -> Result<T> + Send + 'static,
+    {
+        let (call, key) = self.parts();
+        call.alone(key.map(|key| move |tx: &WriteTx<'_>| key.once(tx, run)))
+    }
+
+    /// [`Database::execute_async`], at most once for this key.
+    pub fn execute_async<P, S>(
+        self,
+        sql: S,
+        params: P,
+    ) -> impl Future<Output = Result<Once<usize>>> + Send + 'static + use<P, S>
+    where
+        P: Parameters<Sent: 'static>,
+        S: Into<Cow<'static, str>>,
+    {
+        let (call, key) = self.parts();
+        let sql = sql.into();
+        let run = key.and_then(|key| {
+            let params = params.send()?;
+            Ok(move |tx: &WriteTx<'_>| key.once(tx, |tx| tx.run(&sql, &params)))
+        });
+        call.grouped(run)
+    }
+
+    /// [`Database::execute_many_async`], at most once for this key.
+    pub fn execute_many_async<P, S, R>(
+        self,
+        sql: S,
+        rows: R,
+    ) -> impl Future<Output = Result<Once<usize>>> + Send + 'static + use<P, S, R>
+    where
+        P: Parameters<Sent: 'static>,
+        S: Into<Cow<'static, str>>,
+        R: IntoIterator<Item = P>,
+    {
+        let (call, key) = self.parts();
+        let sql = sql.into();
+        let rows = Rows::of(rows);
+        let call = call.holding(&rows);
+        let run = key.and_then(|key| {
+            let rows = rows?;
+            Ok(move |tx: &WriteTx<'_>| key.once(tx, |tx| rows.execute(tx, &sql)))
+        });
+        call.grouped(run)
+    }
+
+    /// [`Database::submit`], at most once for this key.
+    ///
+    /// # Errors
+    /// As there, and for a key that is empty or too long.
+    pub fn submit<T, F>(self, run: F) -> Result<Submitted<Once<T>>>
+    where
+        T: Send + 'static,
+        F: Fn(&WriteTx<'_>) -> Result<T> + Send + 'static,
+    {
+        let (call, key) = self.parts();
+        let key = key?;
+        call.submit(move |tx| key.once(tx, &run))
+    }
+
+    /// [`Database::submit_async`], at most once for this key.
+    pub fn submit_async<T, F>(
+        self,
+        run: F,
+    ) -> impl Future<Output = Result<Submitted<Once<T>>>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: Fn(&WriteTx<'_>) -> Result<T> + Send + 'static,
+    {
+        let (call, key) = self.parts();
+        let submitted = key.map(|key| call.submit_async(move |tx| key.once(tx, &run)));
+        async move { submitted?.await }
+    }
+
+    fn parts(self) -> (Call<'a>, Result<Key>) {
         let lifetime = self.call.options().key_lifetime;
-        let key = self.key;
-        self.call.write_async(move |tx| {
-            keys::validate(&key)?;
-            guarded(tx, &key, lifetime, &run)
-        })
+        let name = self.key;
+        let key = keys::validate(&name).map(|()| Key { name, lifetime });
+        (self.call, key)
     }
 }
 
-fn guarded<T>(
-    tx: &WriteTx<'_>,
-    key: &str,
-    lifetime: std::time::Duration,
-    run: &impl Fn(&WriteTx<'_>) -> Result<T>,
-) -> Result<Once<T>> {
-    match tx.own_statements(|connection| keys::claim(connection, key, lifetime))? {
-        Claim::Seen => Ok(Once::AlreadyDone),
-        Claim::Fresh => run(tx).map(Once::Done),
+/// A key that can be one.
+struct Key {
+    name: Arc<str>,
+    lifetime: Duration,
+}
+
+impl Key {
+    /// Runs `run` unless this was done before.
+    fn once<T>(
+        &self,
+        tx: &WriteTx<'_>,
+        run: impl FnOnce(&WriteTx<'_>) -> Result<T>,
+    ) -> Result<Once<T>> {
+        match tx.own_statements(|connection| keys::claim(connection, &self.name, self.lifetime))? {
+            Claim::Seen => Ok(Once::AlreadyDone),
+            Claim::Fresh => run(tx).map(Once::Done),
+        }
     }
 }
 

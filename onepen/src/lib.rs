@@ -183,6 +183,7 @@ mod migrate;
 #[cfg(test)]
 mod models;
 mod options;
+mod params;
 mod pen;
 mod plain;
 mod query;
@@ -191,6 +192,7 @@ mod readers;
 mod registry;
 mod sqlite;
 mod stats;
+mod strangers;
 mod sync;
 mod timer;
 mod trace;
@@ -200,10 +202,13 @@ mod wal;
 pub use call::{Call, Submitted};
 pub use cancel::CancelToken;
 pub use database::Database;
-pub use error::{Error, ErrorKind, Outcome, Result, Waited, WaitedFor};
+pub use error::{
+    Activity, Contention, Error, ErrorKind, Holder, Outcome, Part, Result, Waited, WaitedFor,
+};
 pub use keyed::{KeyedCall, Once};
 pub use migrate::Migrations;
 pub use options::{Durability, Journal, Options};
+pub use params::Parameters;
 pub use pen::WhenFull;
 pub use pen::job::Priority;
 pub use readers::{ReadTx, RowStream, Snapshot, Statement};

@@ -94,6 +94,7 @@ pub struct Options {
     pub(crate) wal_pages: u32,
     pub(crate) reader_hold: Duration,
     pub(crate) key_lifetime: Duration,
+    pub(crate) log_waits: Option<Duration>,
     pub(crate) migrations: Option<Migrations>,
     pub(crate) gate: bool,
 }
@@ -118,6 +119,7 @@ impl Default for Options {
             wal_pages: 4096,
             reader_hold: Duration::from_millis(20),
             key_lifetime: Duration::from_secs(24 * 60 * 60),
+            log_waits: Some(Duration::from_secs(1)),
             migrations: None,
             gate: true,
         }
@@ -280,6 +282,15 @@ impl Options {
         self
     }
 
+    /// After how long a wait is said in a `tracing` event (level WARN, target
+    /// `onepen`): for somebody outside the pen while it goes on, with the name
+    /// of who is in the way; for the pen when it is over. `None`: never. Needs
+    /// the feature `tracing`. Default: 1 second.
+    pub fn log_waits(mut self, after: impl Into<Option<Duration>>) -> Self {
+        self.log_waits = after.into();
+        self
+    }
+
     /// Brings the schema up to date at open ([`Migrations`]).
     pub fn migrations(mut self, migrations: Migrations) -> Self {
         self.migrations = Some(migrations);
@@ -346,6 +357,7 @@ impl Options {
             ),
             ("key_lifetime", self.key_lifetime == other.key_lifetime),
             ("gate", self.gate == other.gate),
+            ("log_waits", self.log_waits == other.log_waits),
         ]
         .into_iter()
         .filter_map(|(name, same)| (!same).then_some(name))

@@ -9,6 +9,7 @@ use rusqlite::{Connection, Params, Row};
 use crate::call::{Submitted, once};
 use crate::database::Database;
 use crate::error::Result;
+use crate::params::Parameters;
 use crate::pen::job::Kind;
 use crate::readers::{ReadTx, RowStream, Snapshot};
 use crate::tx::WriteTx;
@@ -78,32 +79,35 @@ impl Database {
 
     /// Runs one statement and returns how many rows it changed.
     ///
-    /// The parameters may go to the writer thread, so they are `Send`: a tuple,
-    /// an array, values of your own. `rusqlite::params!` and `named_params!` are
-    /// not; use them with [`WriteTx::execute`] in a closure.
+    /// The statement may run on the writer thread, and again. So the
+    /// [parameters](Parameters) are a tuple or an array of values that can move
+    /// there; those of `params!` and `named_params!` are evaluated on this thread
+    /// first.
     ///
     /// ```
     /// # fn main() -> onepen::Result<()> {
     /// # let db = onepen::Database::open_in_memory()?;
     /// # db.execute("CREATE TABLE user(name TEXT, age INTEGER)", ())?;
-    /// use onepen::rusqlite::named_params;
+    /// use onepen::rusqlite::{named_params, params};
     /// db.execute("INSERT INTO user VALUES (?1, ?2)", ("Ada", 36))?;
-    /// db.write(|tx| tx.execute(
+    /// db.execute("INSERT INTO user VALUES (?1, ?2)", params!["Grace", 85])?;
+    /// db.execute(
     ///     "INSERT INTO user VALUES (:name, :age)",
     ///     named_params! {":name": "Alan", ":age": 41},
-    /// ))?;
+    /// )?;
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
-    /// As [`write`](Self::write).
+    /// As [`write`](Self::write), and those of [`Parameters::send`].
     pub fn execute<P>(&self, sql: &str, params: P) -> Result<usize>
     where
-        P: Params + Clone + Send,
+        P: Parameters,
     {
+        let params = params.send()?;
         self.shared
             .write(&self.shared.ticket, Kind::Grouped, move |tx| {
-                tx.execute(sql, params.clone())
+                tx.run(sql, &params)
             })
     }
 
@@ -123,7 +127,7 @@ impl Database {
     /// As [`write`](Self::write).
     pub fn execute_many<P>(&self, sql: &str, rows: impl IntoIterator<Item = P>) -> Result<usize>
     where
-        P: Params + Clone + Send,
+        P: Parameters,
     {
         self.with().execute_many(sql, rows)
     }
@@ -200,9 +204,9 @@ impl Database {
         &self,
         sql: S,
         params: P,
-    ) -> impl Future<Output = Result<usize>> + Send + use<P, S>
+    ) -> impl Future<Output = Result<usize>> + Send + 'static + use<P, S>
     where
-        P: Params + Clone + Send + 'static,
+        P: Parameters<Sent: 'static>,
         S: Into<Cow<'static, str>>,
     {
         self.with().execute_async(sql, params)
@@ -210,14 +214,15 @@ impl Database {
 
     /// [`execute_many`](Self::execute_many) for tasks; cancel safety as
     /// [`write_async`](Self::write_async).
-    pub fn execute_many_async<P, S>(
+    pub fn execute_many_async<P, S, R>(
         &self,
         sql: S,
-        rows: Vec<P>,
-    ) -> impl Future<Output = Result<usize>> + Send + use<P, S>
+        rows: R,
+    ) -> impl Future<Output = Result<usize>> + Send + 'static + use<P, S, R>
     where
-        P: Params + Clone + Send + 'static,
+        P: Parameters<Sent: 'static>,
         S: Into<Cow<'static, str>>,
+        R: IntoIterator<Item = P>,
     {
         self.with().execute_many_async(sql, rows)
     }
@@ -339,7 +344,7 @@ impl Database {
     pub fn stream<T, P, F>(&self, sql: impl Into<String>, params: P, map: F) -> Result<RowStream<T>>
     where
         T: Send + 'static,
-        P: Params + Send + 'static,
+        P: Parameters<Sent: 'static>,
         F: FnMut(&Row<'_>) -> rusqlite::Result<T> + Send + 'static,
     {
         self.with().stream(sql, params, map)

@@ -13,10 +13,9 @@ use std::time::Instant;
 use rusqlite::{Connection, ffi};
 
 use crate::connection::{Connector, POLL, Role};
-use crate::engine::{CommitError, Engine, Patience};
-use crate::error::{Error, ErrorKind, Outcome, Result, Waited, WaitedFor};
+use crate::engine::{CommitError, Engine, Patience, Witness};
+use crate::error::{Error, ErrorKind, Holder, Outcome, Result, Waited, WaitedFor};
 use crate::gate::Others;
-use crate::pen::READERS;
 use crate::raw::{self, Control, Guards};
 use crate::readers::Readers;
 use crate::trace::event;
@@ -219,15 +218,25 @@ impl Engine for SqliteEngine {
             return Err(CommitError {
                 error: Arc::new(rusqlite::Error::InvalidQuery),
                 outcome: Outcome::NotCommitted,
+                holder: None,
             });
         };
+        let strangers = &self.connector.strangers;
+        let mut noticing = None; // no clock is read for a COMMIT that nobody hinders
         loop {
             let code = live.commit.run();
             if code == ffi::SQLITE_OK {
                 self.let_readers_go();
                 return Ok(());
             }
-            if code & 0xff == ffi::SQLITE_BUSY && patience.exhausted().is_none() {
+            if code & 0xff == ffi::SQLITE_BUSY
+                && noticing
+                    .get_or_insert_with(|| {
+                        strangers.notice(patience, WaitedFor::Readers, Instant::now())
+                    })
+                    .exhausted()
+                    .is_none()
+            {
                 // Over a rollback journal: a stranger still reads (ours are held
                 // back). The transaction stays open, SQLite keeps new readers
                 // out meanwhile, and COMMIT may be tried again.
@@ -237,6 +246,10 @@ impl Engine for SqliteEngine {
             return Err(CommitError {
                 error: Arc::new(raw::failure(&live.connection, code)),
                 outcome: outcome_of_failed_commit(code),
+                holder: match code & 0xff {
+                    ffi::SQLITE_BUSY => strangers.who(WaitedFor::Readers),
+                    _ => None,
+                },
             });
         }
     }
@@ -324,7 +337,7 @@ impl SqliteEngine {
         let since = Instant::now();
         if let Err(why) = readers.make_way(self.connector.options.reader_hold, patience) {
             let mut waited = Waited::new(WaitedFor::Readers, since.elapsed());
-            waited.holder = Some(READERS.into());
+            waited.holder = Some(Holder::own_reads());
             return Err(self.connector.context(crate::pen::gave_up(why, waited)));
         }
         self.holding.set(true);
@@ -349,9 +362,13 @@ impl SqliteEngine {
         self.others.write_lock.met_a_stranger();
         let live = self.live()?;
         let since = Instant::now();
+        let patience = (self.connector.strangers).notice(patience, WaitedFor::WriteLock, since);
         loop {
             match code & 0xff {
-                ffi::SQLITE_OK => return Ok(()),
+                ffi::SQLITE_OK => {
+                    self.connector.strangers.gone();
+                    return Ok(());
+                }
                 ffi::SQLITE_BUSY | ffi::SQLITE_PROTOCOL => {}
                 _ => {
                     return Err(self
@@ -360,12 +377,10 @@ impl SqliteEngine {
                 }
             }
             if let Some(why) = patience.exhausted() {
-                let mut waited = Waited::new(WaitedFor::WriteLock, since.elapsed());
-                waited.holder = Some("another process, or another library in this one".into());
+                let waited = Waited::new(WaitedFor::WriteLock, since.elapsed());
                 let error = raw::failure(&live.connection, code);
-                return Err(self
-                    .connector
-                    .context(crate::pen::gave_up(why, waited).with_source(error)));
+                let error = crate::pen::gave_up(why, waited).with_source(error);
+                return Err(self.connector.blame(self.connector.context(error)));
             }
             crate::sync::pause(POLL);
             code = live.begin.run();

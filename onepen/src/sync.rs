@@ -53,6 +53,23 @@ pub(crate) fn pause(duration: std::time::Duration) {
     }
 }
 
+/// Starts a thread; a model has no names for its threads.
+///
+/// # Errors
+/// When the system has no more threads for us.
+pub(crate) fn spawn(
+    name: String,
+    run: impl FnOnce() + Send + 'static,
+) -> std::io::Result<thread::JoinHandle<()>> {
+    #[cfg(not(any(onepen_loom, onepen_shuttle)))]
+    return thread::Builder::new().name(name).spawn(run);
+    #[cfg(any(onepen_loom, onepen_shuttle))]
+    {
+        drop(name);
+        Ok(thread::spawn(run))
+    }
+}
+
 /// A word on which any number of threads sleep until it moves on.
 ///
 /// A waiter reads [`current`](Self::current), checks its own condition, and

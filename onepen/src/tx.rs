@@ -5,6 +5,7 @@ use std::cell::Cell;
 use rusqlite::{CachedStatement, Connection, Params, Row};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::params::Sent;
 use crate::query;
 use crate::sqlite::SqliteEngine;
 
@@ -57,6 +58,13 @@ impl<'a> WriteTx<'a> {
     pub fn execute<P: Params>(&self, sql: &str, params: P) -> Result<usize> {
         self.prepare(sql)?
             .execute(params)
+            .map_err(|error| self.explain(error))
+    }
+
+    /// [`execute`](Self::execute) with parameters that travelled here.
+    pub(crate) fn run(&self, sql: &str, params: &impl Sent) -> Result<usize> {
+        params
+            .execute(&mut *self.prepare(sql)?)
             .map_err(|error| self.explain(error))
     }
 

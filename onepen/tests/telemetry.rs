@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Everything that was said.
 #[derive(Clone, Default)]
@@ -19,6 +20,60 @@ impl io::Write for Said {
     }
 }
 
+/// Listens on this thread until the guard is dropped.
+fn listen(said: &Said) -> impl Sized + use<> {
+    use tracing_subscriber::util::SubscriberInitExt;
+
+    let writer = said.clone();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .finish()
+        .set_default()
+}
+
+#[test]
+fn a_wait_for_a_stranger_is_told_while_it_goes_on_and_only_when_it_is_long() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("ledger.db");
+    let db = onepen::Options::new()
+        .log_waits(Duration::from_millis(20))
+        .open(&path)
+        .unwrap();
+    db.execute("CREATE TABLE kept(secret TEXT)", ()).unwrap();
+    let stranger = onepen::rusqlite::Connection::open(&path).unwrap();
+    let waits_for = |wait| {
+        let said = Said::default();
+        let _listening = listen(&said);
+        stranger.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let late = db
+            .with()
+            .deadline(wait)
+            .execute("INSERT INTO kept VALUES (?1)", ("hunter2",));
+        late.unwrap_err();
+        stranger.execute_batch("COMMIT").unwrap();
+        let said = said.0.lock().unwrap().clone();
+        String::from_utf8(said).unwrap()
+    };
+    let said = waits_for(Duration::from_millis(100));
+    assert_eq!(said.matches("a wait is long").count(), 1, "once: {said}");
+    for expected in [
+        "WARN",
+        "database=\"ledger.db\"",
+        "waits=for SQLite's write lock",
+        "another connection of this process",
+        &format!("pid={}", std::process::id()),
+    ] {
+        assert!(said.contains(expected), "`{expected}` is missing: {said}");
+    }
+    assert!(
+        !said.contains("hunter2") && !said.contains("INSERT"),
+        "{said}"
+    );
+    assert_eq!(waits_for(Duration::ZERO), "");
+}
+
 #[test]
 fn spans_and_events_name_calls_and_never_values_or_sql() {
     let said = Said::default();
@@ -33,6 +88,7 @@ fn spans_and_events_name_calls_and_never_values_or_sql() {
     let db = onepen::Options::new()
         .wal_limit(16, std::time::Duration::from_millis(20))
         .label("ledger")
+        .log_waits(Duration::ZERO) // every wait for the pen is long
         .open_in_memory()
         .unwrap();
     db.execute("CREATE TABLE kept(secret TEXT)", ()).unwrap();
@@ -58,6 +114,9 @@ fn spans_and_events_name_calls_and_never_values_or_sql() {
         "group",
         "members=1",
         "checkpoint",
+        "a wait was long",
+        "waits=\"for the pen\"",
+        "writes=1",
     ] {
         assert!(
             said.contains(expected),

@@ -19,11 +19,20 @@ fn pages() -> Vec<PathBuf> {
     let mut pages: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"]
         .map(PathBuf::from)
         .to_vec();
-    for entry in fs::read_dir(root().join("docs")).expect("there are documents") {
-        pages.push(Path::new("docs").join(entry.expect("a file").file_name()));
-    }
+    markdown(Path::new("docs"), &mut pages);
     pages.sort();
     pages
+}
+
+fn markdown(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(root().join(directory)).expect("there are documents") {
+        let path = directory.join(entry.expect("an entry").file_name());
+        if root().join(&path).is_dir() {
+            markdown(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            found.push(path);
+        }
+    }
 }
 
 /// The text outside of code blocks.

@@ -328,6 +328,7 @@ impl Engine for FakeEngine {
             return Err(CommitError {
                 error: Arc::new(sqlite(rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY)),
                 outcome: Outcome::NotCommitted,
+                holder: None,
             });
         }
         let fault = self.world.disk().commit_faults.pop_front();
@@ -347,6 +348,7 @@ impl Engine for FakeEngine {
                 Err(CommitError {
                     error: Arc::new(sqlite(rusqlite::ffi::SQLITE_FULL)),
                     outcome: Outcome::NotCommitted,
+                    holder: None,
                 })
             }
             CommitFault::Unknown => {
@@ -354,6 +356,7 @@ impl Engine for FakeEngine {
                 Err(CommitError {
                     error: Arc::new(sqlite(rusqlite::ffi::SQLITE_IOERR_FSYNC)),
                     outcome: Outcome::Unknown,
+                    holder: None,
                 })
             }
         }

@@ -105,6 +105,22 @@ fn a_caller_that_ran_by_itself_hands_over_to_whoever_queued_meanwhile() {
 }
 
 #[test]
+fn a_caller_whose_waking_was_left_to_the_second_thread_is_woken() {
+    explore(|| {
+        let rig = Rig::new(Limits {
+            wake_beside: 1,
+            ..limits()
+        });
+        let first = rig.queue(1);
+        let writer = rig.start_writer();
+        rig.write(2).unwrap();
+        rig.write(3).unwrap();
+        rig.finish(writer);
+        assert_eq!(first.answer().unwrap(), 1);
+    });
+}
+
+#[test]
 fn a_hot_pen_with_nobody_left_still_serves_the_next() {
     explore(|| {
         let rig = Rig::new(limits());

@@ -4,7 +4,7 @@
 //! queue and answer it. A job that was claimed is left alone: it runs, and its
 //! caller gets its true outcome.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::job::{self, Member, Ticket, drop_quietly};
 use super::queue::Queued;
@@ -12,7 +12,7 @@ use super::wake::Wake;
 use super::{Pen, State};
 use crate::cancel::Cancel;
 use crate::engine::{Engine, GiveUp, Patience, Until};
-use crate::error::{Error, ErrorKind, Waited, WaitedFor};
+use crate::error::{Error, ErrorKind, Holder, Waited, WaitedFor};
 use crate::sync::{Arc, Ordering, lock};
 use crate::timer::Expires;
 
@@ -147,7 +147,15 @@ impl<E: Engine> Pen<E> {
             mut wake,
         } = ended;
         job.discard();
-        job.fail(error(waited).with_label(job.header().label.clone()));
+        let outside = |what| match what {
+            WaitedFor::Turn => self.write_lock.holder().0,
+            _ => self.witness.get()?.who(what),
+        };
+        job.fail(
+            error(waited)
+                .blaming(outside)
+                .with_label(job.header().label.clone()),
+        );
         wake.add(&*job);
         wake.wake_all(self);
         drop_quietly(job);
@@ -166,12 +174,22 @@ impl<E: Engine> Pen<E> {
         } else {
             WaitedFor::Pen
         };
-        let mut waited = Waited::new(what, header.since.elapsed());
+        // In line for space, then for the pen, and then its holder, who works for
+        // everybody in line, waits for somebody outside.
+        let lobby = header.lobby_left().unwrap_or_default();
+        let pen = match (what, state.holder.since) {
+            (WaitedFor::Turn | WaitedFor::WriteLock | WaitedFor::Readers, Some(turn)) => {
+                turn.saturating_duration_since(header.since)
+            }
+            _ => Duration::ZERO,
+        };
+        let mut waited = Waited::new(what, header.since.elapsed())
+            .after([(WaitedFor::QueueSpace, lobby), (WaitedFor::Pen, pen)]);
         waited.position = Some(header.position.load(Ordering::Relaxed) as usize);
         waited.holder = match what {
-            WaitedFor::WriteLock => Some("another process, or another library in this one".into()),
-            WaitedFor::Readers => Some(super::READERS.into()),
-            WaitedFor::Turn => self.write_lock.holder().0,
+            // Found out without the pen's lock, by `answer`.
+            WaitedFor::WriteLock | WaitedFor::Turn => None,
+            WaitedFor::Readers => Some(Holder::own_reads()),
             _ => state.holder.describe(),
         };
         waited

@@ -105,6 +105,8 @@ pub(crate) enum Write<E: Engine, C, T> {
         call: C,
     },
     Queued(Pending<E, T>),
+    /// It was wrong before it could be queued.
+    Refused(Error),
     Over,
 }
 
@@ -138,6 +140,7 @@ where
                 *this = Self::Queued(pending);
                 Poll::Pending
             }
+            Self::Refused(error) => Poll::Ready(Err(error)),
             Self::Queued(_) | Self::Over => Poll::Ready(Err(already_taken())),
         }
     }

@@ -26,9 +26,10 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::job::{Kind, Member, Ticket, drop_quietly};
+use super::herald::Herald;
+use super::job::{Header, Kind, Member, Ticket, drop_quietly};
 use super::queue::Queued;
 use super::turn::Turn;
 use super::{Held, Pen, Wake, WhileSomebodyWaits, cancelled, gave_up, patience};
@@ -59,6 +60,7 @@ pub(crate) struct Group<E> {
     wary: u32,
     last_size: usize,
     wake: Wake,
+    herald: Herald,
 }
 
 /// How one pass over the claimed ended. The transaction is open after
@@ -81,6 +83,7 @@ impl<E: Engine> Group<E> {
             wary: 0,
             last_size: 0,
             wake: Wake::default(),
+            herald: Herald::default(),
         }
     }
 
@@ -94,6 +97,22 @@ impl<E: Engine> Group<E> {
         // Ours may be the last hold on it, and what the closure owns may panic
         // when it is dropped.
         drop_quietly(job);
+    }
+
+    /// Wakes everybody who has been answered, or has them woken.
+    fn announce(&mut self, pen: &Arc<Pen<E>>) {
+        if self.wake.sleepers() >= pen.limits.wake_beside {
+            let words = self.wake.take_words();
+            if !self.herald.wake(pen, words) {
+                pen.wake_words(words);
+            }
+        }
+        self.wake.wake_all(pen);
+    }
+
+    /// After the last group.
+    pub(crate) fn end(self, pen: &Pen<E>) {
+        self.herald.stop(pen);
     }
 
     /// Answers everybody after a bug of ours; nobody may wait for ever.
@@ -138,7 +157,7 @@ impl<E: Engine> Held<'_, E> {
         }
         turn.wrote(group.last_size);
         drop(turn); // others need not wait until everybody is awake
-        group.wake.wake_all(pen);
+        group.announce(pen);
     }
 
     /// Runs the closure of a caller that found the pen free, on its own thread.
@@ -298,8 +317,11 @@ fn run_exclusive<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>) 
         job
     };
     let started = Instant::now();
-    pen.tally
-        .waited(started.saturating_duration_since(job.header().since));
+    let waited = started.saturating_duration_since(job.header().since);
+    pen.tally.waited(waited);
+    let mut long = LongWaits::default();
+    long.add(pen, job.header(), waited);
+    long.say(pen);
     group.members.push(Arc::clone(&job)); // where `abandon` would find it
     if job.header().kind == Kind::Maintenance {
         job.run(engine);
@@ -615,6 +637,7 @@ impl Bounds {
             self.closed = true;
             return;
         }
+        let mut long = LongWaits::default();
         let mut state = lock(&pen.state);
         while group.claimed.len() < CLAIM
             && self.members_left > 0
@@ -633,8 +656,9 @@ impl Bounds {
                 break;
             };
             let header = job.header();
-            pen.tally
-                .waited(now.saturating_duration_since(header.since));
+            let waited = now.saturating_duration_since(header.since);
+            pen.tally.waited(waited);
+            long.add(pen, header, waited);
             self.members_left -= 1;
             self.bytes_left = self.bytes_left.saturating_sub(header.bytes as usize);
             let alone = header.kind == Kind::Alone;
@@ -650,6 +674,45 @@ impl Bounds {
         let admitted = pen.admit(&mut state);
         drop(state);
         pen.announce(admitted);
+        long.say(pen);
+    }
+}
+
+/// Writes that waited for longer than is thought right, to be told of without the
+/// pen's lock: whoever listens to events is foreign code.
+#[derive(Default)]
+struct LongWaits {
+    writes: usize,
+    longest: Duration,
+    label: Option<Arc<str>>,
+}
+
+impl LongWaits {
+    #[inline]
+    fn add<E>(&mut self, pen: &Pen<E>, header: &Header, waited: Duration) {
+        if cfg!(feature = "tracing") && pen.witness.get().is_some_and(|it| it.is_long(waited)) {
+            self.writes += 1;
+            if waited > self.longest {
+                self.longest = waited;
+                self.label.clone_from(&header.label);
+            }
+        }
+    }
+
+    #[inline]
+    fn say<E>(&self, pen: &Pen<E>) {
+        if self.writes > 0 {
+            event!(
+                WARN,
+                "a wait was long",
+                database = pen.name.get().map(|name| &**name),
+                waits = "for the pen",
+                waited_ms = self.longest.as_millis() as u64,
+                label = self.label.as_deref(),
+                writes = self.writes,
+            );
+            let _ = pen;
+        }
     }
 }
 

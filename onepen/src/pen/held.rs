@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{Pen, State};
 use crate::engine::Engine;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{self, Error, ErrorKind, Result};
 use crate::sync::Arc;
 
 /// Who has the pen: for the errors of those who wait in vain.
@@ -17,17 +17,19 @@ pub(crate) struct Holder {
 }
 
 impl Holder {
-    pub(super) fn describe(&self) -> Option<Arc<str>> {
+    pub(super) fn describe(&self) -> Option<error::Holder> {
         let since = self.since?;
-        let label = match &self.label {
-            Some(label) => format!("`{label}` on "),
-            None => String::new(),
-        };
         let thread = match self.thread {
-            Some(thread) => format!("{thread:?}"),
+            Some(thread) => format!("{thread:?}").into(),
             None => "the writer thread".into(),
         };
-        Some(format!("{label}{thread} since {:.1?}", since.elapsed()).into())
+        Some(error::Holder {
+            pid: Some(std::process::id()),
+            thread: Some(thread),
+            label: self.label.clone(),
+            since: Some(since.elapsed()),
+            ..error::Holder::default()
+        })
     }
 }
 

@@ -77,6 +77,9 @@ pub(crate) struct Header {
     pub(crate) word: AtomicU8,
     pub(crate) position: AtomicU32,
     pub(crate) bytes: u32,
+    /// Milliseconds from `since` until it left the lobby, rounded up; 0 when it
+    /// was never there.
+    lobby_left: AtomicU32,
     pub(crate) since: Instant,
     pub(crate) deadline: Option<Instant>,
     pub(crate) label: Option<std::sync::Arc<str>>,
@@ -93,6 +96,7 @@ impl Header {
             bytes: ticket
                 .bytes
                 .saturating_add(u32::try_from(closure).unwrap_or(u32::MAX)),
+            lobby_left: AtomicU32::new(0),
             since,
             deadline: ticket
                 .patience
@@ -117,6 +121,21 @@ impl Header {
     /// Under the pen's lock only.
     pub(crate) fn enter_lobby(&self) {
         self.phase.store(LOBBY, Ordering::Release);
+    }
+
+    /// There is room for it now. Under the pen's lock only.
+    pub(crate) fn leave_lobby(&self) {
+        let millis = self.since.elapsed().as_millis() + 1;
+        let millis = u32::try_from(millis).unwrap_or(u32::MAX);
+        self.lobby_left.store(millis, Ordering::Relaxed);
+    }
+
+    /// How long after its beginning it left the lobby, if it was there.
+    pub(crate) fn lobby_left(&self) -> Option<Duration> {
+        match self.lobby_left.load(Ordering::Relaxed) {
+            0 => None,
+            millis => Some(Duration::from_millis(millis.into())),
+        }
     }
 
     /// Under the pen's lock only.

@@ -125,6 +125,7 @@ impl<E: Engine> Pen<E> {
             let Some(first) = state.lobby.pop_front() else {
                 break;
             };
+            first.job.header().leave_lobby();
             state.queue.push(first.job);
             admitted.wakers.extend(first.submitter);
             admitted.any = true;

@@ -37,6 +37,7 @@ mod ending;
 pub(crate) mod future;
 pub(crate) mod group;
 mod held;
+mod herald;
 pub(crate) mod job;
 mod lobby;
 pub(crate) mod queue;
@@ -55,7 +56,7 @@ use self::lobby::InLobby;
 use self::queue::Queue;
 use self::turn::WriteLock;
 use self::wake::Wake;
-use crate::engine::{Bystanders, Engine};
+use crate::engine::{Bystanders, Engine, Witness};
 use crate::error::{Error, Result};
 use crate::stats::Tally;
 use crate::sync::{Arc, AtomicBool, AtomicU8, Mutex, WaitWord, lock};
@@ -80,6 +81,8 @@ pub(crate) struct Limits {
     pub(crate) group_members: usize,
     pub(crate) group_bytes: usize,
     pub(crate) group_time: Duration,
+    /// From so many blocked members on, a group is woken by a second thread.
+    pub(crate) wake_beside: usize,
 }
 
 impl Default for Limits {
@@ -91,6 +94,7 @@ impl Default for Limits {
             group_members: 4096,
             group_bytes: 16 << 20,
             group_time: Duration::from_millis(5),
+            wake_beside: 16,
         }
     }
 }
@@ -109,9 +113,6 @@ enum Writer {
     Parked,
     Ended,
 }
-
-/// Whom a COMMIT over a rollback journal waits for.
-pub(crate) const READERS: &str = "reads, streams or snapshots of this process";
 
 pub(crate) struct State<E> {
     /// The pen itself.
@@ -136,6 +137,8 @@ pub(crate) struct Pen<E> {
     epoch: AtomicU8,
     /// The writer thread sleeps here.
     writer: WaitWord,
+    /// The thread that wakes large groups sleeps here.
+    bell: herald::Bell,
     /// Callers of `submit` that wait in the lobby sleep here.
     admitted: WaitWord,
     /// The holder is waiting for a lock outside this process.
@@ -150,9 +153,11 @@ pub(crate) struct Pen<E> {
     pub(crate) tally: Tally,
     id: usize,
     /// How errors call the database.
-    name: std::sync::OnceLock<Arc<str>>,
+    pub(crate) name: std::sync::OnceLock<Arc<str>>,
     /// Who has to be out of the way of a COMMIT, if anybody.
     bystanders: std::sync::OnceLock<Arc<dyn Bystanders>>,
+    /// Who knows who is in the way outside this pen.
+    pub(crate) witness: std::sync::OnceLock<Arc<dyn Witness>>,
 }
 
 impl<E: Engine> Pen<E> {
@@ -181,6 +186,7 @@ impl<E: Engine> Pen<E> {
             words: std::array::from_fn(|_| WaitWord::new()),
             epoch: AtomicU8::new(0),
             writer: WaitWord::new(),
+            bell: herald::Bell::new(),
             admitted: WaitWord::new(),
             at_write_lock: AtomicBool::new(false),
             at_gate: std::sync::atomic::AtomicBool::new(false),
@@ -191,6 +197,7 @@ impl<E: Engine> Pen<E> {
             id: NEXT.fetch_add(1, Relaxed),
             name: std::sync::OnceLock::new(),
             bystanders: std::sync::OnceLock::new(),
+            witness: std::sync::OnceLock::new(),
         })
     }
 
@@ -202,6 +209,11 @@ impl<E: Engine> Pen<E> {
     /// Who has to be out of the way of a COMMIT from here on.
     pub(crate) fn mind(&self, bystanders: Arc<dyn Bystanders>) {
         let _ = self.bystanders.set(bystanders);
+    }
+
+    /// Whom to ask who is in the way outside this pen, from here on.
+    pub(crate) fn ask(&self, witness: Arc<dyn Witness>) {
+        let _ = self.witness.set(witness);
     }
 
     /// Names the database in an error.
@@ -268,8 +280,12 @@ impl<E: Engine> Pen<E> {
                 }
                 word.wait(seen, None);
                 // Woken with the group before ours: sleep with our own, where
-                // nobody is woken again for the others' sake.
-                word = self.choose_word(answer.header());
+                // nobody is woken again for the others' sake. (A group that
+                // already runs has its word: with the next one's, it would
+                // wake that.)
+                if answer.header().is_waiting() {
+                    word = self.choose_word(answer.header());
+                }
             }
         });
         unwrap_ran(ran)
@@ -369,6 +385,7 @@ impl<E: Engine> Pen<E> {
             state.holder = Holder::default();
             state.engine = held.engine.take();
         }
+        group.end(self);
     }
 
     /// Sleeps until there is work and the pen is there; `None` is the end.

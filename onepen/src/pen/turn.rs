@@ -12,7 +12,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Pen;
 use crate::engine::{Engine, GiveUp, Patience};
-use crate::sync::{Arc, lock};
+use crate::error::Holder;
+use crate::sync::lock;
 
 /// A queue for the write lock that reaches beyond this process. Advisory: it
 /// may grant a turn wrongly, and then only fairness suffers.
@@ -37,8 +38,8 @@ pub(crate) trait WriteLock: Send + Sync {
     }
     /// SQLite's lock was held although the turn is ours.
     fn met_a_stranger(&self) {}
-    /// Who has the turn, in words, and how many stand before us.
-    fn holder(&self) -> (Option<Arc<str>>, Option<usize>) {
+    /// Who has the turn, and how many stand before us.
+    fn holder(&self) -> (Option<Holder>, Option<usize>) {
         (None, None)
     }
 }

@@ -12,6 +12,8 @@ use crate::sync::{Ordering, WaitWord, fence};
 #[derive(Default)]
 pub(crate) struct Wake {
     words: u32,
+    /// How many callers sleep on them.
+    sleepers: usize,
     pub(super) lobby: bool,
     pub(super) wakers: Vec<Waker>,
 }
@@ -24,18 +26,29 @@ impl Wake {
         // A task's job has none from the beginning; only a blocked caller moves.
         if word.load(Ordering::Relaxed) != NO_WORD {
             fence(Ordering::SeqCst); // see `choose_word`
+            self.sleepers += 1;
             self.words |= 1 << word.load(Ordering::Relaxed);
         }
     }
 
+    /// How many blocked callers there are to wake.
+    pub(super) fn sleepers(&self) -> usize {
+        self.sleepers
+    }
+
+    /// The words of the blocked callers, for somebody else to wake.
+    pub(super) fn take_words(&mut self) -> u32 {
+        self.sleepers = 0;
+        std::mem::take(&mut self.words)
+    }
+
     /// Wakes them. Keeps the allocation for the next time.
     pub(crate) fn wake_all<E: Engine>(&mut self, pen: &Pen<E>) {
-        pen.wake_words(self.words);
+        pen.wake_words(self.take_words());
         if self.lobby {
             pen.admitted.advance();
         }
         self.wakers.drain(..).for_each(wake_task);
-        self.words = 0;
         self.lobby = false;
     }
 }

@@ -7,10 +7,11 @@
 
 use std::ptr::NonNull;
 
-use rusqlite::{Params, Row, Rows};
+use rusqlite::{Row, Rows};
 
 use super::{Snapshot, Statement};
 use crate::error::Result;
+use crate::params::Sent;
 
 /// A running query in a snapshot of its own.
 pub(super) struct Cursor {
@@ -28,7 +29,7 @@ pub(super) struct Cursor {
 unsafe impl Send for Cursor {}
 
 impl Cursor {
-    pub(super) fn new(snapshot: Snapshot, sql: &str, params: impl Params) -> Result<Self> {
+    pub(super) fn new(snapshot: Snapshot, sql: &str, params: impl Sent) -> Result<Self> {
         let snapshot = NonNull::from(Box::leak(Box::new(snapshot)));
         // SAFETY: just made from a box; freed in `drop`, which runs after
         // everything that borrows from it is gone, or below.
@@ -43,7 +44,7 @@ impl Cursor {
                 };
                 // SAFETY: just made from a box, freed in `drop` after `rows`;
                 // nobody else has a reference to it.
-                let rows = unsafe { &mut *statement.as_ptr() }.query(params);
+                let rows = params.query(unsafe { &mut *statement.as_ptr() });
                 cursor.rows = Some(rows.map_err(|error| lent.failed(error))?);
                 Ok(cursor)
             }

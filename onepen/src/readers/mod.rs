@@ -350,19 +350,17 @@ impl Readers {
         mut attempt: impl FnMut() -> rusqlite::Result<T>,
     ) -> Result<T> {
         let patience = patience(ticket, since);
-        retry(
-            &patience,
-            self.connector.reads_wait_for(),
-            since,
-            || match attempt() {
-                Err(error) if is_hot_journal(&error) && self.may_write() => {
-                    // Whatever this meets, the second attempt tells.
-                    let _ = self.connector.roll_back(&patience);
-                    attempt()
-                }
-                other => other,
-            },
-        )
+        let what = self.connector.reads_wait_for();
+        let noticing = self.connector.strangers.notice(&patience, what, since);
+        let done = retry(&noticing, what, since, || match attempt() {
+            Err(error) if is_hot_journal(&error) && self.may_write() => {
+                // Whatever this meets, the second attempt tells.
+                let _ = self.connector.roll_back(&patience);
+                attempt()
+            }
+            other => other,
+        });
+        done.map_err(|error| self.connector.blame(error))
     }
 
     fn may_write(&self) -> bool {
@@ -624,7 +622,7 @@ impl Drop for Access<'_> {
                 self.unfit |= !self.tx().raw().end();
             }
         }
-        if !in_slot || self.unfit || self.readers.pool.slots.is_closed() {
+        if !in_slot || self.unfit || self.readers.pool.slots.is_closed_for(self.entry) {
             self.put_away();
         }
         self.readers.pool.slots.leave(self.entry);

@@ -318,9 +318,23 @@ impl Slots {
     }
 
     /// Whether slots given back from now on are to be left empty.
-    #[inline]
     pub(crate) fn is_closed(&self) -> bool {
-        self.slots[0].0.load(Ordering::Relaxed) & CLOSED != 0
+        self.is_closed_at(0)
+    }
+
+    /// The same for whoever has `entry`. The flag is in every slot; a look at
+    /// another reader's would fetch what that one writes all the time.
+    #[inline]
+    pub(crate) fn is_closed_for(&self, entry: Entry) -> bool {
+        self.is_closed_at(match entry {
+            Entry::Slot { index, .. } => index,
+            Entry::Outside => 0,
+        })
+    }
+
+    #[inline]
+    fn is_closed_at(&self, index: usize) -> bool {
+        self.slots[index].0.load(Ordering::Relaxed) & CLOSED != 0
     }
 
     pub(crate) fn in_use(&self) -> usize {

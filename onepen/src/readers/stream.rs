@@ -15,13 +15,14 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use futures_core::Stream;
-use rusqlite::{Params, Row};
+use rusqlite::Row;
 
 use super::cursor::Cursor;
 use super::future::{CancelOnDrop, wake, with_token_of_its_own};
 use super::threads::{Sweep, Task, given_up};
 use super::{Limits, Readers, limits, wait_limits};
 use crate::error::{Error, Result};
+use crate::params::Sent;
 use crate::pen::job::Ticket;
 use crate::sync::{Arc, Condvar, Mutex, lock};
 
@@ -91,7 +92,7 @@ struct Query<P, F> {
 
 impl<T, P, F> Produce<T> for Query<P, F>
 where
-    P: Params + Send,
+    P: Sent,
     F: FnMut(&Row<'_>) -> rusqlite::Result<T> + Send,
 {
     fn next(&mut self, readers: &Arc<Readers>) -> Option<Result<T>> {
@@ -113,7 +114,7 @@ where
     }
 }
 
-impl<P: Params, F> Query<P, F> {
+impl<P: Sent, F> Query<P, F> {
     fn start(&self, readers: &Arc<Readers>, params: P) -> Result<Cursor> {
         let snapshot = readers.snapshot_since(&self.ticket, self.since)?;
         let limits = limits(&self.ticket, self.since);
@@ -132,7 +133,7 @@ impl Readers {
         map: F,
     ) -> RowStream<T>
     where
-        P: Params + Send + 'static,
+        P: Sent + 'static,
         F: FnMut(&Row<'_>) -> rusqlite::Result<T> + Send + 'static,
         T: Send + 'static,
     {

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_core::Stream;
@@ -12,6 +12,7 @@ use super::*;
 use crate::error::{Error, ErrorKind};
 use crate::file::TempHome;
 use crate::options::{Journal, Options};
+use crate::params::Parameters;
 
 const LONG: Duration = Duration::from_secs(30);
 /// Does not end by itself.
@@ -56,6 +57,17 @@ impl Fixture {
 
     fn count(&self) -> i64 {
         count(&self.readers)
+    }
+
+    fn stream<T: Send + 'static>(
+        &self,
+        ticket: Ticket,
+        sql: &str,
+        params: impl Parameters<Sent: 'static>,
+        map: impl FnMut(&Row<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> RowStream<T> {
+        let params = params.send().expect("parameters");
+        self.readers.stream(ticket, sql, params, map)
     }
 
     /// Another connection, which knows nothing of the readers.
@@ -106,9 +118,12 @@ fn count_in(tx: &ReadTx) -> i64 {
     tx.query_row(COUNT, (), |row| row.get(0)).expect("a count")
 }
 
-/// Looks until it is so; a test that waits for ever has failed.
+/// Looks until it is so. Like every wait of these tests it has an end, so that a
+/// rule that is broken fails its test instead of hanging all of them.
 fn until(so: impl Fn() -> bool) {
+    let since = Instant::now();
     while !so() {
+        assert!(since.elapsed() < LONG, "it never happened");
         std::thread::yield_now();
     }
 }
@@ -126,7 +141,7 @@ fn reading(readers: &Arc<Readers>) -> (Sender<()>, std::thread::JoinHandle<()>) 
         });
         read.expect("a read");
     });
-    started.recv().expect("the read starts");
+    started.recv_timeout(LONG).expect("the read starts");
     (end, thread)
 }
 
@@ -141,11 +156,13 @@ impl Wake for Unpark {
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut future = pin!(future);
+    let since = Instant::now();
     loop {
         match future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(ready) => return ready,
-            Poll::Pending => std::thread::park(),
+            Poll::Pending => std::thread::park_timeout(LONG.saturating_sub(since.elapsed())),
         }
+        assert!(since.elapsed() < LONG, "nobody woke the task");
     }
 }
 
@@ -168,7 +185,7 @@ const NUMBERS: &str =
 
 fn numbers(fixture: &Fixture, up_to: i64) -> RowStream<i64> {
     let number = |row: &Row<'_>| row.get(0);
-    fixture.readers.stream(patient(), NUMBERS, (up_to,), number)
+    fixture.stream(patient(), NUMBERS, (up_to,), number)
 }
 
 #[test]
@@ -444,7 +461,7 @@ fn a_token_stops_a_running_query() {
                 tx.query_row(ENDLESS, (), |_| Ok(()))
             })
         });
-        started.recv().expect("the read starts");
+        started.recv_timeout(LONG).expect("the read starts");
         token.cancel();
         read.join().expect("no panic")
     });
@@ -513,7 +530,7 @@ fn a_hold_waits_for_those_who_read_and_makes_others_wait() {
         until(|| readers.pool.slots.waiting() == 1);
         assert!(hold.try_recv().is_err(), "somebody reads still");
         end.send(()).expect("the read listens");
-        assert_eq!(hold.recv(), Ok(true));
+        assert_eq!(hold.recv_timeout(LONG), Ok(true));
         assert_eq!(readers.pool.slots.waiting(), 1);
         db.write();
         release.send(()).expect("the hold listens");
@@ -724,7 +741,7 @@ fn occupy(db: &Fixture) -> (Sender<()>, impl Future<Output = Result<()>>) {
         Ok(())
     }));
     assert!(poll_once(read.as_mut()).is_pending());
-    started.recv().expect("the read starts");
+    started.recv_timeout(LONG).expect("the read starts");
     (end, read)
 }
 
@@ -742,9 +759,7 @@ fn a_queued_asynchronous_read_is_ended_by_its_deadline_and_by_its_token() {
         let late = block_on(db.readers.read_async(soon(own), |_| Ok(()))).unwrap_err();
         assert_eq!(late.kind(), ErrorKind::DeadlineExceeded);
         assert_eq!(late.waited().what, WaitedFor::Reader);
-        let mut rows = db
-            .readers
-            .stream(soon(own), COUNT, (), |row| row.get::<_, i64>(0));
+        let mut rows = db.stream(soon(own), COUNT, (), |row| row.get::<_, i64>(0));
         let item = block_on(std::future::poll_fn(|cx| Pin::new(&mut rows).poll_next(cx)));
         let late = item.expect("an item").unwrap_err();
         assert_eq!(late.kind(), ErrorKind::DeadlineExceeded);
@@ -756,9 +771,7 @@ fn a_queued_asynchronous_read_is_ended_by_its_deadline_and_by_its_token() {
     };
     let mut read = Box::pin(db.readers.read_async(with_token.clone(), |_| Ok(())));
     assert!(poll_once(read.as_mut()).is_pending());
-    let mut rows = db
-        .readers
-        .stream(with_token, COUNT, (), |row| row.get::<_, i64>(0));
+    let mut rows = db.stream(with_token, COUNT, (), |row| row.get::<_, i64>(0));
     let mut next = Box::pin(std::future::poll_fn(|cx| Pin::new(&mut rows).poll_next(cx)));
     assert!(poll_once(next.as_mut()).is_pending());
     token.cancel();
@@ -783,7 +796,7 @@ fn a_dropped_future_keeps_a_queued_read_from_running() {
     end.send(()).expect("the read listens");
     block_on(first).expect("a read");
     // The closure was dropped without having been run.
-    assert!(ran.recv().is_err());
+    assert_eq!(ran.recv_timeout(LONG), Err(RecvTimeoutError::Disconnected));
 }
 
 #[test]
@@ -799,9 +812,12 @@ fn a_dropped_future_stops_a_running_query() {
         Ok(())
     }));
     assert!(poll_once(read.as_mut()).is_pending());
-    started.recv().expect("the read starts");
+    started.recv_timeout(LONG).expect("the read starts");
     drop(read);
-    assert_eq!(how.recv().expect("it ends"), Err(ErrorKind::Cancelled));
+    assert_eq!(
+        how.recv_timeout(LONG).expect("it ends"),
+        Err(ErrorKind::Cancelled)
+    );
 }
 
 #[test]
@@ -814,7 +830,7 @@ fn the_callers_token_reaches_a_read_on_another_thread() {
         tx.query_row(ENDLESS, (), |_| Ok(()))
     }));
     assert!(poll_once(read.as_mut()).is_pending());
-    started.recv().expect("the read starts");
+    started.recv_timeout(LONG).expect("the read starts");
     token.cancel();
     assert_eq!(block_on(read).unwrap_err().kind(), ErrorKind::Cancelled);
 }
@@ -861,9 +877,7 @@ fn rows_are_of_one_state_and_stopping_early_ends_the_query() {
     for _ in 0..500 {
         db.write();
     }
-    let mut rows = db
-        .readers
-        .stream(patient(), "SELECT v FROM t", (), |row| row.get::<_, i64>(0));
+    let mut rows = db.stream(patient(), "SELECT v FROM t", (), |row| row.get::<_, i64>(0));
     assert!(rows.next().is_some_and(|row| row.is_ok()));
     db.write();
     assert_eq!(db.readers.in_use(), 1);
@@ -900,9 +914,7 @@ fn rows_come_to_a_task_and_any_number_of_streams_are_open() {
 #[test]
 fn a_stream_that_is_dropped_while_it_is_filled_stops() {
     let db = Fixture::new(1);
-    let mut rows = db
-        .readers
-        .stream(patient(), ENDLESS, (), |row| row.get::<_, i64>(0));
+    let mut rows = db.stream(patient(), ENDLESS, (), |row| row.get::<_, i64>(0));
     let polled = Pin::new(&mut rows).poll_next(&mut Context::from_waker(Waker::noop()));
     assert!(polled.is_pending());
     until(|| db.readers.in_use() > 0);
@@ -914,9 +926,7 @@ fn a_stream_that_is_dropped_while_it_is_filled_stops() {
 fn the_deadline_of_a_stream_is_its_last_item() {
     let db = Fixture::new(1);
     let ticket = within(Duration::from_millis(20));
-    let rows = db
-        .readers
-        .stream(ticket, NUMBERS, (i64::MAX,), |row| row.get::<_, i64>(0));
+    let rows = db.stream(ticket, NUMBERS, (i64::MAX,), |row| row.get::<_, i64>(0));
     let last = rows.last().expect("at least the error");
     assert_eq!(last.unwrap_err().kind(), ErrorKind::DeadlineExceeded);
 }
@@ -928,7 +938,7 @@ fn an_error_or_a_panic_of_the_mapping_comes_after_the_rows_before_it() {
         3 => row.get::<_, i64>("no such column"),
         number => Ok(number),
     };
-    let mut rows = db.readers.stream(patient(), NUMBERS, (9,), third_fails);
+    let mut rows = db.stream(patient(), NUMBERS, (9,), third_fails);
     let mut got = all(&mut rows);
     assert!(got.pop().is_some_and(|third| third.is_err()));
     assert_eq!(
@@ -940,15 +950,13 @@ fn an_error_or_a_panic_of_the_mapping_comes_after_the_rows_before_it() {
         3 => panic!("of the mapping"),
         number => Ok(number),
     };
-    let mut rows = db.readers.stream(patient(), NUMBERS, (9,), third_panics);
+    let mut rows = db.stream(patient(), NUMBERS, (9,), third_panics);
     assert!(rows.next().is_some() && rows.next().is_some());
     let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| rows.next()));
     assert_eq!(panic.unwrap_err().downcast_ref(), Some(&"of the mapping"));
     assert!(rows.next().is_none());
 
-    let mut wrong = db
-        .readers
-        .stream(patient(), "SELECT nothing", (), |_| Ok(()));
+    let mut wrong = db.stream(patient(), "SELECT nothing", (), |_| Ok(()));
     assert!(wrong.next().is_some_and(|error| error.is_err()));
     assert!(wrong.next().is_none());
 }
@@ -972,7 +980,7 @@ fn a_destructor_that_panics_costs_no_reading_thread() {
             Ok(Bad)
         }));
         assert!(poll_once(read.as_mut()).is_pending());
-        started.recv().expect("the read starts");
+        started.recv_timeout(LONG).expect("the read starts");
         drop(read);
         end.send(()).expect("the read listens");
     }

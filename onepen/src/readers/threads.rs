@@ -15,7 +15,7 @@ use crate::cancel::Cancel;
 use crate::engine::Patience;
 use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
 use crate::pen::{WhenFull, gave_up};
-use crate::sync::{Arc, Condvar, Mutex, lock, thread};
+use crate::sync::{Arc, Condvar, Mutex, lock, spawn, thread};
 use crate::timer::Expires;
 
 impl Expires for Readers {
@@ -223,22 +223,6 @@ impl Threads {
             }
         }
     }
-}
-
-#[cfg(not(any(onepen_loom, onepen_shuttle)))]
-fn spawn(
-    name: String,
-    run: impl FnOnce() + Send + 'static,
-) -> std::io::Result<thread::JoinHandle<()>> {
-    thread::Builder::new().name(name).spawn(run)
-}
-
-#[cfg(any(onepen_loom, onepen_shuttle))]
-fn spawn(
-    _name: String,
-    run: impl FnOnce() + Send + 'static,
-) -> std::io::Result<thread::JoinHandle<()>> {
-    Ok(thread::spawn(run))
 }
 
 #[cfg(not(any(onepen_loom, onepen_shuttle)))]

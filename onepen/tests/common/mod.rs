@@ -346,7 +346,7 @@ pub fn fine<T>(answer: std::thread::Result<Result<T>>) -> T {
     }
 }
 
-/// Runs a future on this thread.
+/// Runs a future on this thread, and fails when nobody ever wakes it.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(Thread);
     impl Wake for Unpark {
@@ -356,11 +356,13 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     }
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let since = Instant::now();
     loop {
         match future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(value) => return value,
-            Poll::Pending => std::thread::park(),
+            Poll::Pending => std::thread::park_timeout(PATIENCE.saturating_sub(since.elapsed())),
         }
+        assert!(since.elapsed() < PATIENCE, "nobody woke the task");
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
-use onepen::{ErrorKind, Outcome, Priority, WaitedFor};
+use onepen::{Contention, ErrorKind, Outcome, Priority, WaitedFor};
 
 use crate::common::{Hold, Scene, block_on, child, in_child};
 
@@ -33,7 +33,10 @@ fn a_queued_write_past_its_deadline_is_not_run_and_says_whom_it_waited_for() {
     assert!(late.waited().how_long >= SOON, "{late}");
     assert_eq!(late.waited().position, Some(1));
     let holder = late.waited().holder.clone().unwrap();
-    assert!(holder.contains("nightly import"), "{late}");
+    assert_eq!(holder.label.as_deref(), Some("nightly import"), "{late}");
+    assert!(holder.thread.is_some() && holder.since.is_some(), "{late}");
+    assert!(holder.is_this_process(), "{late}");
+    assert_eq!(late.waited().contention(), Contention::OwnWrites);
     let text = late.to_string();
     for part in ["checkout", "scene.db", "nightly import", "1 before it"] {
         assert!(text.contains(part), "`{part}` is missing in: {text}");

@@ -27,6 +27,7 @@ struct Bug {
 const GROUP: &str = "onepen/src/pen/group.rs";
 const ENDING: &str = "onepen/src/pen/ending.rs";
 const HELD: &str = "onepen/src/pen/held.rs";
+const HERALD: &str = "onepen/src/pen/herald.rs";
 const LOBBY: &str = "onepen/src/pen/lobby.rs";
 const PEN: &str = "onepen/src/pen/mod.rs";
 const QUEUE: &str = "onepen/src/pen/queue.rs";
@@ -75,6 +76,22 @@ const BUGS: &[Bug] = &[
         )],
         model: Model::Loom,
         scenario: "handover::three_callers_are_all_served",
+    },
+    Bug {
+        what: "a ring between the look and the sleep is missed",
+        file: HERALD,
+        changes: &[
+            (
+                "            let seen = self.rung.current();\n            match self.words",
+                "            match self.words",
+            ),
+            (
+                "0 => self.rung.wait(seen, None),",
+                "0 => self.rung.wait(self.rung.current(), None),",
+            ),
+        ],
+        model: Model::Loom,
+        scenario: "handover::a_caller_whose_waking_was_left_to_the_second_thread_is_woken",
     },
     Bug {
         what: "the writer parks without looking again",
@@ -420,6 +437,25 @@ const BUGS: &[Bug] = &[
     },
 ];
 
+impl Bug {
+    /// The text of its file with the bug in it.
+    fn planted(&self, root: &Path) -> Result<String, Failure> {
+        let mut text = std::fs::read_to_string(root.join(self.file))?;
+        for (from, to) in self.changes {
+            let found = text.matches(from).count();
+            if found != 1 {
+                return Err(format!(
+                    "`{}` cannot be planted: found {found} times in {}, expected once:\n{from}",
+                    self.what, self.file
+                )
+                .into());
+            }
+            text = text.replace(from, to);
+        }
+        Ok(text)
+    }
+}
+
 pub fn run(filter: Option<&str>) -> Result<(), Failure> {
     let root = root()?;
     let target = root.join("target").join("models").join("planted");
@@ -502,7 +538,10 @@ fn run_one(tests: &Path, scenario: &str) -> Result<(Fate, String), Failure> {
     Ok((fate, output))
 }
 
-/// A workspace with nothing in it but the library and what it is built on.
+/// The library and what it stands on.
+const PACKAGES: [&str; 2] = ["onepen-lock", "onepen"];
+
+/// A workspace with nothing but the library in it.
 struct Copy {
     original: PathBuf,
     root: PathBuf,
@@ -519,14 +558,14 @@ impl Copy {
             .lines()
             .map(|line| match line.split_once(" = ") {
                 Some((key @ ("members" | "default-members"), _)) => {
-                    format!("{key} = [\"onepen-lock\", \"onepen\"]\n")
+                    format!("{key} = {PACKAGES:?}\n")
                 }
                 _ => format!("{line}\n"),
             })
             .collect();
         std::fs::write(root.join("Cargo.toml"), manifest)?;
         std::fs::copy(original.join("Cargo.lock"), root.join("Cargo.lock"))?;
-        for package in ["onepen-lock", "onepen"] {
+        for package in PACKAGES {
             copy_dir(&original.join(package), &root.join(package))?;
         }
         Ok(Self {
@@ -536,18 +575,7 @@ impl Copy {
     }
 
     fn plant(&self, bug: &Bug) -> Result<(), Failure> {
-        let mut text = std::fs::read_to_string(self.original.join(bug.file))?;
-        for (from, to) in bug.changes {
-            let found = text.matches(from).count();
-            if found != 1 {
-                return Err(format!(
-                    "`{}` cannot be planted: found {found} times in {}, expected once:\n{from}",
-                    bug.what, bug.file
-                )
-                .into());
-            }
-            text = text.replace(from, to);
-        }
+        let text = bug.planted(&self.original)?;
         Ok(std::fs::write(self.root.join(bug.file), text)?)
     }
 
@@ -569,4 +597,19 @@ fn copy_dir(from: &Path, to: &Path) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_known_bug_can_still_be_planted() {
+        let root = root().expect("the project's root");
+        for bug in BUGS {
+            if let Err(why) = bug.planted(&root) {
+                panic!("{why}");
+            }
+        }
+    }
 }
