@@ -88,7 +88,9 @@ impl WriteLock for AtGate {
             Some(Holder {
                 pid: Some(first.pid),
                 activity: process.as_ref().map(|process| process.activity),
-                command: process.map(|process| process.command.into()),
+                command: process
+                    .filter(|process| !process.command.is_empty())
+                    .map(|process| process.command.into()),
                 thread: (thread != 0).then(|| format!("thread {thread}").into()),
                 label: purpose.map(Into::into),
                 since: Some(since),

@@ -254,19 +254,14 @@ fn measure(program: &Path, row: &Row, way: &str, options: &Options) -> Result<Ra
     std::fs::create_dir(&dir)?;
     let mut workers = Vec::new();
     for _ in 0..row.processes {
-        workers.push(Worker::start(
-            program,
-            &dir.join("a.db"),
-            row,
-            way,
-            options,
-        )?);
-    }
-    for worker in &mut workers {
-        let hear = worker.hear()?;
-        if hear.trim() != "ready" {
-            return Err(format!("a worker said: {hear}").into());
+        let mut worker = Worker::start(program, &dir.join("a.db"), row, way, options)?;
+        // One after the other: plain connections that make a database together
+        // refuse each other the change of journal, and this is not about that.
+        let heard = worker.hear()?;
+        if heard.trim() != "ready" {
+            return Err(format!("a worker said: {heard}").into());
         }
+        workers.push(worker);
     }
     for worker in &mut workers {
         writeln!(worker.process.stdin.as_mut().ok_or("no pipe")?, "go")?;

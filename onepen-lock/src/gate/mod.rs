@@ -144,7 +144,7 @@ use std::time::Duration;
 
 /// How long a process may keep the turn when others wait for it. Shorter is a
 /// shorter wait and more changes of turn, each of which costs a wake-up.
-pub const SLICE: Duration = Duration::from_micros(500);
+pub const SLICE: Duration = Duration::from_millis(1);
 
 /// Why a process has no place at the gate. It may write all the same: SQLite's
 /// lock decides, without an order.

@@ -411,6 +411,9 @@ impl Seat {
 
     fn gap_is_due(&self, line: &mut Line, now: u64) -> bool {
         let header = &self.inner.place().page.header;
+        if line.asked == 0 {
+            line.asked = now; // a few writes one after the other are no load
+        }
         if now.saturating_sub(line.asked) >= ASK_EVERY {
             line.asked = now;
             if self.inner.files.has_strangers(&self.inner.pids()) {

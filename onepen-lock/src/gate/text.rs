@@ -29,20 +29,31 @@ pub(super) fn write(words: &Words, version: &AtomicU32, text: &str) {
     version.store((before | 1).wrapping_add(1), Ordering::Release);
 }
 
-/// Reads it from a copy of the page. Nothing in it can do harm on a terminal.
+/// Reads it. Nothing in it can do harm on a terminal.
 pub(super) fn read(words: &Words, version: &AtomicU32) -> String {
-    if version.load(Ordering::Relaxed) & 1 == 1 {
+    let before = version.load(Ordering::Acquire);
+    if before & 1 == 1 {
         return String::new();
     }
     let bytes: Vec<u8> = words
         .iter()
         .flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes())
         .collect();
+    fence(Ordering::Acquire);
+    if version.load(Ordering::Relaxed) != before {
+        return String::new();
+    }
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(LABEL);
     String::from_utf8_lossy(&bytes[..end])
         .chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .map(|c| if shows_as_it_is(c) { c } else { '\u{fffd}' })
         .collect()
+}
+
+/// Neither a control character nor one that turns the order of a line about.
+fn shows_as_it_is(c: char) -> bool {
+    !c.is_control()
+        && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -63,6 +74,7 @@ mod tests {
         assert_eq!(there_and_back(&"ä".repeat(30)), "ä".repeat(20));
         assert_eq!(there_and_back(&"€".repeat(30)), "€".repeat(13));
         assert_eq!(there_and_back("a\x1b[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
+        assert_eq!(there_and_back("a\u{202e}b"), "a\u{fffd}b");
     }
 
     #[test]
