@@ -10,6 +10,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Params, Row};
 
 use crate::cancel::CancelToken;
+use crate::changes::{Query, Watch};
 use crate::database::{Database, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Options;
@@ -349,6 +350,28 @@ impl<'a> Call<'a> {
         F: FnOnce(&WriteTx<'_>) -> Result<T> + Send + 'static,
     {
         self.future(Kind::Alone, run.map(|run| with_tx(once(run))))
+    }
+
+    /// [`Database::watch`] with these settings, each time the query is run.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn watch<T, P, F>(self, sql: impl Into<String>, params: P, map: F) -> Result<Watch<T>>
+    where
+        T: Send + 'static,
+        P: Params + Clone + Send + Sync + 'static,
+        F: Fn(&Row<'_>) -> rusqlite::Result<T> + Send + Sync + 'static,
+    {
+        let shared = self.shared();
+        let sql = sql.into();
+        let text = sql.clone();
+        let query = Query {
+            sql,
+            run: Arc::new(move |tx: &ReadTx| tx.query_map(&text, params.clone(), &map)),
+            ticket: Arc::unwrap_or_clone(self.ticket),
+            readers: Arc::clone(shared.readers()?),
+        };
+        Ok(Watch::new(query, shared.changes()?))
     }
 
     fn future<T, C>(self, kind: Kind, call: Result<C>) -> Write<SqliteEngine, C, T>

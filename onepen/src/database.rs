@@ -6,6 +6,8 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::call::Call;
+use crate::changes::Changes;
+use crate::changes::hub::{Hub, LOOK, Look};
 use crate::checkpoint::Checkpointer;
 use crate::connection::{Connector, Role};
 use crate::engine::Until;
@@ -14,7 +16,7 @@ use crate::file::TempHome;
 use crate::migrate::Migrations;
 use crate::options::{Journal, Options};
 use crate::pen::Pen;
-use crate::pen::job::{Kind, Ticket};
+use crate::pen::job::{Kind, Priority, Ticket};
 use crate::pen::turn::Alone;
 use crate::readers::Readers;
 use crate::sqlite::SqliteEngine;
@@ -40,6 +42,7 @@ pub(crate) struct Shared {
     checkpointer: Option<Arc<Checkpointer>>,
     pub(crate) connector: Arc<Connector>,
     wal: Arc<WalLevel>,
+    pub(crate) hub: Arc<Hub>,
     /// What a call that says nothing about itself is given.
     pub(crate) ticket: Arc<Ticket>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -154,6 +157,7 @@ impl Shared {
             readers,
             checkpointer: None,
             wal,
+            hub: Hub::new(&connector.name),
             ticket: Arc::new(ticket),
             writer: Mutex::new(None),
             closed: AtomicBool::new(false),
@@ -173,12 +177,13 @@ impl Shared {
                 .map_err(|error| connector.blame(connector.context(error)))?;
         }
         let hold = (options.journal == Journal::Rollback).then(|| Arc::clone(&shared.readers));
-        let engine = SqliteEngine::open(
+        let mut engine = SqliteEngine::open(
             Arc::clone(&connector),
             Arc::clone(&shared.wal),
             hold,
             &patience,
         )?;
+        engine.tell(Arc::clone(&shared.hub));
         let pen = Pen::new(
             engine,
             options.limits,
@@ -240,6 +245,29 @@ impl Shared {
             .map_err(|error| self.connector.context(error))
     }
 
+    /// A new listener.
+    pub(crate) fn changes(&self) -> Result<Changes> {
+        crate::fork::check(self.born)?;
+        self.hub.join(&self.connector, || {
+            let pen = Arc::downgrade(self.pen.as_ref()?);
+            let look: Look = Box::new(move || {
+                let Some(pen) = pen.upgrade() else { return };
+                let ticket = Ticket {
+                    priority: Priority::High,
+                    label: Some("changes".into()),
+                    // Whoever has the pen now looks by himself when he is next.
+                    patience: Some(LOOK),
+                    ..Ticket::default()
+                };
+                let _ = pen.write(&ticket, Kind::Maintenance, |engine: &mut SqliteEngine| {
+                    engine.look_out();
+                    Ok(())
+                });
+            });
+            Some(look)
+        })
+    }
+
     /// Migrations of a second opener, on the connection that is there.
     pub(crate) fn migrate(&self, migrations: &Migrations) -> Result<()> {
         let patience = Until {
@@ -266,6 +294,7 @@ impl Shared {
             // to the file or to its locks, a child must not do it; nor are the
             // threads here that would have to be joined.
             std::mem::forget(Arc::clone(&self.readers));
+            std::mem::forget(Arc::clone(&self.hub));
             return;
         }
         if self.closed.swap(true, Ordering::SeqCst) {
@@ -276,6 +305,7 @@ impl Shared {
         let checkpointer = self.checkpointer.as_ref();
         let unfinished = checkpointer.and_then(|checkpointer| checkpointer.stop());
         let Some(pen) = &self.pen else {
+            self.hub.close();
             self.readers.close();
             return;
         };
@@ -293,6 +323,7 @@ impl Shared {
             // The thread catches everything; a panic in it has been reported.
             let _ = writer.join();
         }
+        self.hub.close();
         self.readers.close();
         pen.retire(move || {
             if let Some(thread) = unfinished {

@@ -169,6 +169,7 @@
 
 mod call;
 mod cancel;
+mod changes;
 mod checkpoint;
 mod connection;
 mod database;
@@ -200,6 +201,7 @@ mod wal;
 
 pub use call::{Call, Submitted};
 pub use cancel::CancelToken;
+pub use changes::{Change, Changes, CommitToken, Origin, Tables, Watch};
 pub use database::Database;
 pub use error::{
     Activity, Contention, Error, ErrorKind, Holder, Outcome, Part, Result, Waited, WaitedFor,

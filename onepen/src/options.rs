@@ -212,7 +212,8 @@ impl Options {
     /// Runs on every connection right after it was opened: the place for
     /// functions, collations and pragmas of your own. May run many times, on
     /// any thread. An authorizer, a commit hook or a log hook set here does not
-    /// stay: onepen needs those places for its own guards.
+    /// stay: onepen needs those places for its own guards; nor, while somebody
+    /// listens to [changes](crate::Database::changes), a statement trace.
     ///
     /// Two closures are never taken for the same, so a second opening of the file
     /// in this process needs a clone of these options, or of the handle.

@@ -7,6 +7,7 @@ use std::future::Future;
 use rusqlite::{Connection, Params, Row};
 
 use crate::call::{Submitted, once};
+use crate::changes::{Changes, Watch};
 use crate::database::Database;
 use crate::error::Result;
 use crate::params::Parameters;
@@ -348,6 +349,71 @@ impl Database {
         F: FnMut(&Row<'_>) -> rusqlite::Result<T> + Send + 'static,
     {
         self.with().stream(sql, params, map)
+    }
+
+    /// Listens: every commit from now on, and which tables it may have changed.
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// # db.execute("CREATE TABLE visit(page TEXT)", ())?;
+    /// let mut changes = db.changes()?;
+    /// db.execute("INSERT INTO visit VALUES ('/')", ())?;
+    /// let change = changes.next().unwrap();
+    /// assert!(change.tables().contains("visit"));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Guarantees
+    /// A commit is told once, after it is durable, in commit order. Every table it
+    /// changed is named; sometimes more, or [any](crate::Tables::is_any). Nothing
+    /// is told of what was rolled back. Commits of other processes are told, too,
+    /// within some 20 ms, several perhaps as one, as changes of any table.
+    ///
+    /// Telling never waits for a listener; one that is slow is told how much it
+    /// [lagged](crate::Change::lagged). A COMMIT that [failed on its way to the
+    /// disk](crate::Outcome::Unknown) is not told.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forked`](crate::ErrorKind::Forked); and when the first
+    /// listener's connection cannot be opened.
+    pub fn changes(&self) -> Result<Changes> {
+        self.shared.changes()
+    }
+
+    /// Runs a query, and again whenever a table it reads may have changed.
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// # db.execute("CREATE TABLE task(id INTEGER PRIMARY KEY, done INT DEFAULT 0)", ())?;
+    /// let mut open = db.watch("SELECT id FROM task WHERE NOT done", (), |row| row.get::<_, i64>(0))?;
+    /// assert_eq!(open.next().unwrap()?, []);
+    /// db.execute("INSERT INTO task DEFAULT VALUES", ())?;
+    /// assert_eq!(open.next().unwrap()?, [1]);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Views and triggers are looked through. A query over a virtual table is run
+    /// again after every commit, because such a table may read any other; what an
+    /// SQL function of your own reads cannot be seen.
+    ///
+    /// # Errors
+    /// As [`changes`](Self::changes). What a run of the query fails with is an
+    /// item.
+    pub fn watch<T, P, F>(&self, sql: impl Into<String>, params: P, map: F) -> Result<Watch<T>>
+    where
+        T: Send + 'static,
+        P: Params + Clone + Send + Sync + 'static,
+        F: Fn(&Row<'_>) -> rusqlite::Result<T> + Send + Sync + 'static,
+    {
+        self.with().watch(sql, params, map)
+    }
+
+    /// How many commits were made through this database since it was opened: the
+    /// number of the last ([`Change::commit`](crate::Change::commit)).
+    pub fn commits(&self) -> u64 {
+        self.shared.hub.commits()
     }
 
     /// Queues a write and returns at once. The handle can be awaited, asked, or

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, ffi};
 
+use crate::changes::recorder::Recorder;
 use crate::wal::WalLevel;
 
 /// What the hooks of the write connection look at. Boxed by its owner, because
@@ -26,6 +27,8 @@ pub(crate) struct Guards {
     /// Why the authorizer refused the last statement.
     refused: Cell<Option<&'static str>>,
     wal: Arc<WalLevel>,
+    /// What members change, while somebody wants to know.
+    pub(crate) recorder: Recorder,
 }
 
 impl Guards {
@@ -36,12 +39,14 @@ impl Guards {
             may_commit: Cell::new(true),
             refused: Cell::new(None),
             wal,
+            recorder: Recorder::new(),
         })
     }
 
     pub(crate) fn set_inside(&self, inside: bool) {
         self.inside.set(inside);
         self.may_commit.set(!inside);
+        self.recorder.set_inside(inside);
     }
 
     pub(crate) fn allow_savepoints(&self, allowed: bool) {
@@ -164,6 +169,9 @@ unsafe extern "C" fn authorizer(
             NonNull::new(pointer.cast_mut()).map(|pointer| CStr::from_ptr(pointer.as_ptr()))
         };
         let guards = &*guards.cast::<Guards>();
+        guards
+            .recorder
+            .compiling(action, text(first), text(database));
         let reason = guards.judge(action, text(first), text(second), text(database));
         if reason.is_some() {
             guards.refused.set(reason);
@@ -296,20 +304,34 @@ pub(crate) fn total_changes(connection: &Connection) -> c_int {
     unsafe { ffi::sqlite3_total_changes(connection.handle()) }
 }
 
-/// Finalises every statement of the connection, so that it can be closed: those
-/// in rusqlite's cache through rusqlite, and then those whose owner was forgotten
-/// (`mem::forget`), which SQLite would otherwise refuse to close over.
-pub(crate) fn finalize_forgotten(connection: &Connection) {
-    connection.flush_prepared_statement_cache();
-    // SAFETY: the handle is open. Every `Statement` borrows the connection, and
-    // the caller is about to drop it: whatever is left was leaked by its owner,
-    // and nobody can reach it any more. Ours were finalised before.
+/// Closes the connection, whatever foreign code forgot on it.
+///
+/// SQLite refuses to close over a statement whose owner was forgotten
+/// (`mem::forget`), but before that it ends every virtual table, and so the
+/// statements that those have of their own: what is left then is forgotten, and
+/// may be finalised. Before it that would be somebody's who finalises it again.
+pub(crate) fn close(connection: Connection) {
+    let Err((connection, _)) = connection.close() else {
+        return;
+    };
+    reset_all(&connection);
+    // A forgotten statement may keep a virtual table and its statements.
+    let virtual_tables =
+        "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL%'";
+    let some = connection.query_row(virtual_tables, (), |row| row.get::<_, i64>(0));
+    if !matches!(some, Ok(0)) {
+        std::mem::forget(connection); // nothing runs on it: a leak, and no lock
+        return;
+    }
+    // SAFETY: the handle is open. Every `Statement` borrows the connection, which
+    // is ours: whatever is left was leaked by its owner, and nobody can reach it
+    // any more. Ours were finalised before.
     unsafe {
         let handle = connection.handle();
         loop {
             let statement = ffi::sqlite3_next_stmt(handle, std::ptr::null_mut());
             if statement.is_null() {
-                return;
+                break;
             }
             ffi::sqlite3_finalize(statement);
         }
@@ -319,6 +341,12 @@ pub(crate) fn finalize_forgotten(connection: &Connection) {
 /// Resets every statement that foreign code left unfinished, and forgets the
 /// last row id, so that the next one sees neither.
 pub(crate) fn clean_up(connection: &Connection) {
+    reset_all(connection);
+    // SAFETY: the handle is open.
+    unsafe { ffi::sqlite3_set_last_insert_rowid(connection.handle(), 0) };
+}
+
+fn reset_all(connection: &Connection) {
     // SAFETY: the handle is open, and no Rust borrow of a statement is alive:
     // `Statement` and `Rows` cannot leave the closure, so whatever is busy here
     // was leaked and nobody will step it again.
@@ -331,6 +359,5 @@ pub(crate) fn clean_up(connection: &Connection) {
             }
             statement = ffi::sqlite3_next_stmt(handle, statement);
         }
-        ffi::sqlite3_set_last_insert_rowid(handle, 0);
     }
 }

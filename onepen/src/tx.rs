@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use rusqlite::{CachedStatement, Connection, Params, Row};
 
+use crate::changes::CommitToken;
 use crate::error::{Error, ErrorKind, Result};
 use crate::params::Sent;
 use crate::query;
@@ -182,6 +183,39 @@ impl<'a> WriteTx<'a> {
         }
         self.control(&format!("RELEASE onepen_part_{depth}"))?;
         result
+    }
+
+    /// What will become of this run of the closure: for another thread that must
+    /// not read before it is committed. See [`CommitToken`].
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// # db.execute("CREATE TABLE job(id INTEGER PRIMARY KEY)", ())?;
+    /// use std::time::Duration;
+    /// let (send, receive) = std::sync::mpsc::channel();
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| {
+    ///         for (job, token) in receive {
+    ///             let token: onepen::CommitToken = token;
+    ///             if token.wait(Duration::from_secs(1)) == Some(onepen::Outcome::Committed) {
+    ///                 let found: i64 = db.query_row("SELECT id FROM job WHERE id = ?1", (job,), |row| row.get(0)).unwrap();
+    ///                 assert_eq!(found, job);
+    ///             }
+    ///         }
+    ///     });
+    ///     db.write(|tx| {
+    ///         tx.execute("INSERT INTO job DEFAULT VALUES", ())?;
+    ///         send.send((tx.last_insert_rowid(), tx.commit_token())).unwrap();
+    ///         Ok(())
+    ///     })
+    ///     .unwrap();
+    ///     drop(send);
+    /// });
+    /// # Ok(()) }
+    /// ```
+    pub fn commit_token(&self) -> CommitToken {
+        self.engine.commit_token()
     }
 
     /// Statements of ours, for the closure's sake.

@@ -26,7 +26,7 @@
 mod cursor;
 mod desk;
 mod future;
-mod mark;
+pub(crate) mod mark;
 mod pool;
 mod raw;
 pub(crate) mod slots;

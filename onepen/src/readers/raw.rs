@@ -54,6 +54,8 @@ struct Lease {
 struct Guard {
     /// SQLite may compile our own two statements again at any time.
     ours: Cell<bool>,
+    /// Which tables the statement reads that is compiled now, if anybody asks.
+    reads: RefCell<Option<Vec<String>>>,
 }
 
 /// The limits of the call that runs now.
@@ -93,6 +95,7 @@ impl ReadConnection {
             commit,
             guard: Box::new(Guard {
                 ours: Cell::new(false),
+                reads: RefCell::new(None),
             }),
             watch: RefCell::new(None),
             lease: Lease::default(),
@@ -279,6 +282,14 @@ impl ReadConnection {
         }
     }
 
+    /// Which tables `sql` reads: what the authorizer is asked while it is compiled.
+    pub(super) fn tables_of(&self, sql: &str) -> rusqlite::Result<Vec<String>> {
+        *self.guard.reads.borrow_mut() = Some(Vec::new());
+        let compiled = self.connection.prepare(sql).map(drop);
+        let reads = self.guard.reads.borrow_mut().take();
+        compiled.map(|()| reads.unwrap_or_default())
+    }
+
     /// Interrupts what runs from now on as soon as `patience` is exhausted.
     pub(super) fn watch(&self, patience: Box<dyn Patience + Send>, since: Instant) {
         let watch = Box::new(Watch {
@@ -419,6 +430,16 @@ unsafe extern "C" fn authorize(
     // SAFETY: SQLite passes either null or a text that lives during the call.
     let text =
         |text: *const c_char| unsafe { (!text.is_null()).then(|| CStr::from_ptr(text).to_bytes()) };
+    if action == ffi::SQLITE_READ
+        && let Some(reads) = &mut *guard.reads.borrow_mut()
+        && let Some(table) = text(first)
+    {
+        let table = String::from_utf8_lossy(table);
+        reads.push(match text(schema) {
+            None | Some(b"main") => table.into_owned(),
+            Some(schema) => format!("{}.{table}", String::from_utf8_lossy(schema)),
+        });
+    }
     let allowed = match action {
         ffi::SQLITE_TRANSACTION => guard.ours.get(),
         ffi::SQLITE_SAVEPOINT | ffi::SQLITE_ATTACH | ffi::SQLITE_DETACH => false,

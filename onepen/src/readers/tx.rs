@@ -177,6 +177,26 @@ impl ReadTx {
         self.raw().lend()
     }
 
+    /// Which tables `sql`, which has just run in this transaction, reads; `None`
+    /// when a virtual table is among them, which may read any other.
+    pub(crate) fn tables_of(&self, sql: &str) -> Result<Option<Vec<String>>> {
+        let tables = self
+            .raw()
+            .tables_of(sql)
+            .map_err(|error| self.failed(error))?;
+        let is_virtual = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE \
+             NOCASE AND sql LIKE 'CREATE VIRTUAL%'";
+        for table in &tables {
+            if self
+                .query_row_optional(is_virtual, (table,), |_| Ok(()))?
+                .is_some()
+            {
+                return Ok(None);
+            }
+        }
+        Ok(Some(tables))
+    }
+
     #[cold]
     pub(super) fn failed(&self, error: rusqlite::Error) -> Error {
         self.explained(Error::from(error))
