@@ -352,6 +352,19 @@ impl<'a> Call<'a> {
         self.future(Kind::Alone, run.map(|run| with_tx(once(run))))
     }
 
+    pub(crate) fn database(&self) -> &'a Database {
+        self.database
+    }
+
+    /// A closure that shares its transaction with nobody, and may run again.
+    pub(crate) fn write_alone<T, F>(self, run: F) -> Result<T>
+    where
+        T: Send,
+        F: FnMut(&WriteTx<'_>) -> Result<T> + Send,
+    {
+        self.shared().write(&self.ticket, Kind::Alone, run)
+    }
+
     /// [`Database::watch`] with these settings, each time the query is run.
     ///
     /// # Errors

@@ -179,6 +179,7 @@ mod file;
 mod fork;
 mod keyed;
 mod keys;
+mod long;
 mod migrate;
 #[cfg(test)]
 mod models;
@@ -207,6 +208,7 @@ pub use error::{
     Activity, Contention, Error, ErrorKind, Holder, Outcome, Part, Result, Waited, WaitedFor,
 };
 pub use keyed::{KeyedCall, Once};
+pub use long::{Stepped, Steps};
 pub use migrate::Migrations;
 pub use options::{Durability, Journal, Options};
 pub use params::Parameters;

@@ -58,6 +58,15 @@ struct Guard {
     reads: RefCell<Option<Vec<String>>>,
 }
 
+/// Ends noting, also when what runs panics.
+struct Noting<'a>(&'a Guard);
+
+impl Drop for Noting<'_> {
+    fn drop(&mut self) {
+        self.0.reads.borrow_mut().take();
+    }
+}
+
 /// The limits of the call that runs now.
 struct Watch {
     patience: Box<dyn Patience + Send>,
@@ -288,6 +297,17 @@ impl ReadConnection {
         let compiled = self.connection.prepare(sql).map(drop);
         let reads = self.guard.reads.borrow_mut().take();
         compiled.map(|()| reads.unwrap_or_default())
+    }
+
+    /// Runs `run`; which tables the statements read that it compiled, which is all
+    /// that it ran.
+    pub(super) fn noting_tables<T>(&self, run: impl FnOnce() -> T) -> (T, Vec<String>) {
+        self.connection.flush_prepared_statement_cache();
+        *self.guard.reads.borrow_mut() = Some(Vec::new());
+        let noting = Noting(&self.guard);
+        let answer = run();
+        let reads = noting.0.reads.borrow_mut().take();
+        (answer, reads.unwrap_or_default())
     }
 
     /// Interrupts what runs from now on as soon as `patience` is exhausted.

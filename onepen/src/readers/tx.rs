@@ -184,6 +184,23 @@ impl ReadTx {
             .raw()
             .tables_of(sql)
             .map_err(|error| self.failed(error))?;
+        self.ordinary(tables)
+    }
+
+    /// Runs `run`, which reads in this transaction; the tables it read, as
+    /// [`tables_of`](Self::tables_of).
+    pub(crate) fn noting_tables<T>(
+        &self,
+        run: impl FnOnce() -> Result<T>,
+    ) -> Result<(T, Option<Vec<String>>)> {
+        let (answer, mut tables) = self.raw().noting_tables(run);
+        tables.sort_unstable();
+        tables.dedup();
+        Ok((answer?, self.ordinary(tables)?))
+    }
+
+    /// The tables, if none of them is virtual.
+    fn ordinary(&self, tables: Vec<String>) -> Result<Option<Vec<String>>> {
         let is_virtual = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE \
              NOCASE AND sql LIKE 'CREATE VIRTUAL%'";
         for table in &tables {

@@ -1,0 +1,1 @@
+//! A closure that holds the pen for too long.
