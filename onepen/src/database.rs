@@ -13,6 +13,8 @@ use crate::connection::{Connector, Role};
 use crate::engine::Until;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::TempHome;
+#[cfg(feature = "tracing")]
+use crate::long::overseer::Overseer;
 use crate::migrate::Migrations;
 use crate::options::{Journal, Options};
 use crate::pen::Pen;
@@ -23,7 +25,7 @@ use crate::sqlite::SqliteEngine;
 use crate::stats::Stats;
 use crate::sync::{AtomicBool, Ordering};
 use crate::trace::span;
-use crate::tx::WriteTx;
+use crate::tx::{About, WriteTx, as_member};
 use crate::wal::WalLevel;
 
 /// A handle to one SQLite database, for any number of threads and tasks.
@@ -46,6 +48,9 @@ pub(crate) struct Shared {
     /// What a call that says nothing about itself is given.
     pub(crate) ticket: Arc<Ticket>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// Names whoever holds the pen for long.
+    #[cfg(feature = "tracing")]
+    _overseer: Option<Arc<Overseer>>,
     closed: AtomicBool,
     born: u32,
     /// Dropped last: the directory of a database that lives in memory.
@@ -150,6 +155,7 @@ impl Shared {
         let readers = Arc::new(Readers::new(Arc::clone(&connector)));
         let ticket = Ticket {
             patience: Some(options.wait),
+            limit: options.write_limit,
             ..Ticket::default()
         };
         let mut shared = Self {
@@ -160,6 +166,8 @@ impl Shared {
             hub: Hub::new(&connector.name),
             ticket: Arc::new(ticket),
             writer: Mutex::new(None),
+            #[cfg(feature = "tracing")]
+            _overseer: None,
             closed: AtomicBool::new(false),
             born: crate::fork::born(),
             _home: home,
@@ -184,6 +192,8 @@ impl Shared {
             &patience,
         )?;
         engine.tell(Arc::clone(&shared.hub));
+        #[cfg(feature = "tracing")]
+        let running = Arc::clone(&engine.running);
         let pen = Pen::new(
             engine,
             options.limits,
@@ -191,6 +201,11 @@ impl Shared {
             Arc::new(Alone),
         );
         pen.call_it(&connector.name);
+        #[cfg(feature = "tracing")]
+        if let Some(after) = options.log_writes {
+            let name = &connector.name;
+            shared._overseer = Some(Overseer::start(&pen, running, name, after));
+        }
         pen.ask(Arc::clone(&connector.strangers) as _);
         if options.journal == Journal::Rollback {
             pen.mind(Arc::clone(&shared.readers) as _);
@@ -228,6 +243,7 @@ impl Shared {
         Ok(&self.readers)
     }
 
+    #[track_caller]
     pub(crate) fn write<T, F>(&self, ticket: &Ticket, kind: Kind, mut call: F) -> Result<T>
     where
         T: Send,
@@ -238,9 +254,10 @@ impl Shared {
             database = &*self.connector.name,
             label = ticket.label.as_deref()
         );
+        let about = About::of(ticket);
         self.pen()?
             .write(ticket, kind, |engine: &mut SqliteEngine| {
-                call(&WriteTx::new(engine)?)
+                as_member(engine, &about, &mut call)
             })
             .map_err(|error| self.connector.context(error))
     }

@@ -33,6 +33,11 @@ type Identity = (u64, u64);
 #[cfg(not(unix))]
 type Identity = std::path::PathBuf;
 
+/// What the system calls the file system that `path` lies on, where it tells.
+pub(crate) fn system(path: &Path) -> Option<String> {
+    systems::name(path)
+}
+
 /// Which file `path` leads to now; `None` when there is none.
 pub(crate) fn identify(path: &Path) -> io::Result<Option<FileId>> {
     #[cfg(unix)]

@@ -191,6 +191,8 @@ mod query;
 mod raw;
 mod readers;
 mod registry;
+mod report;
+mod running;
 mod sqlite;
 mod stats;
 mod strangers;
@@ -215,6 +217,7 @@ pub use params::Parameters;
 pub use pen::WhenFull;
 pub use pen::job::Priority;
 pub use readers::{ReadTx, RowStream, Snapshot, Statement};
+pub use report::Report;
 /// The SQLite binding whose types appear in this crate's interface.
 pub use rusqlite;
 pub use stats::{Histogram, Stats};

@@ -53,6 +53,7 @@ impl Database {
     ///
     /// # Panics
     /// When `run` panics, with its payload, after its changes were undone.
+    #[track_caller]
     pub fn write<T, F>(&self, run: F) -> Result<T>
     where
         T: Send,
@@ -69,6 +70,7 @@ impl Database {
     ///
     /// # Panics
     /// As [`write`](Self::write).
+    #[track_caller]
     pub fn write_once<T, F>(&self, run: F) -> Result<T>
     where
         T: Send,
@@ -101,6 +103,7 @@ impl Database {
     ///
     /// # Errors
     /// As [`write`](Self::write), and those of [`Parameters::send`].
+    #[track_caller]
     pub fn execute<P>(&self, sql: &str, params: P) -> Result<usize>
     where
         P: Parameters,
@@ -126,6 +129,7 @@ impl Database {
     ///
     /// # Errors
     /// As [`write`](Self::write).
+    #[track_caller]
     pub fn execute_many<P>(&self, sql: &str, rows: impl IntoIterator<Item = P>) -> Result<usize>
     where
         P: Parameters,
@@ -178,6 +182,7 @@ impl Database {
     /// Nothing is queued before the first poll. Dropping the future before the
     /// closure has started takes it out of the queue. After that the write runs
     /// on, unharmed and without harming anybody; only its answer is lost.
+    #[track_caller]
     pub fn write_async<T, F>(&self, run: F) -> impl Future<Output = Result<T>> + Send + use<T, F>
     where
         T: Send + 'static,
@@ -188,6 +193,7 @@ impl Database {
 
     /// [`write_once`](Self::write_once) for tasks; cancel safety as
     /// [`write_async`](Self::write_async).
+    #[track_caller]
     pub fn write_once_async<T, F>(
         &self,
         run: F,
@@ -201,6 +207,7 @@ impl Database {
 
     /// [`execute`](Self::execute) for tasks; cancel safety as
     /// [`write_async`](Self::write_async).
+    #[track_caller]
     pub fn execute_async<P, S>(
         &self,
         sql: S,
@@ -215,6 +222,7 @@ impl Database {
 
     /// [`execute_many`](Self::execute_many) for tasks; cancel safety as
     /// [`write_async`](Self::write_async).
+    #[track_caller]
     pub fn execute_many_async<P, S, R>(
         &self,
         sql: S,
@@ -434,6 +442,7 @@ impl Database {
     /// When the write was not queued: [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull),
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled). When the queue is at its bound and the choice is to
     /// wait, this waits for space.
+    #[track_caller]
     pub fn submit<T, F>(&self, run: F) -> Result<Submitted<T>>
     where
         T: Send + 'static,
@@ -448,6 +457,7 @@ impl Database {
     /// # Cancel safety
     /// Nothing is queued before the first poll. Dropping the future before it has
     /// resolved takes the write out of the queue, unless it has started.
+    #[track_caller]
     pub fn submit_async<T, F>(
         &self,
         run: F,

@@ -23,6 +23,7 @@ use crate::options::Journal;
 use crate::raw::{self, Control, Guards};
 use crate::readers::Readers;
 use crate::readers::mark::CommitMark;
+use crate::running::Running;
 use crate::trace::event;
 use crate::wal::WalLevel;
 
@@ -121,6 +122,8 @@ pub(crate) struct SqliteEngine {
     /// Whom to tell of commits.
     hub: Option<Arc<Hub>>,
     tokens: RefCell<Tokens>,
+    /// What runs now.
+    pub(crate) running: Arc<Running>,
     /// Over a rollback journal: what SQLite called the state of the file when the
     /// pen was last held.
     version: Cell<Option<i64>>,
@@ -144,6 +147,7 @@ impl SqliteEngine {
             exposed: Cell::new(false),
             hub: None,
             tokens: RefCell::default(),
+            running: Arc::default(),
             version: Cell::new(None),
         })
     }
@@ -203,6 +207,13 @@ impl SqliteEngine {
         let result = run(&live.connection);
         live.guards.allow_savepoints(false);
         Ok(result)
+    }
+
+    /// Whatever runs in this member is ended at `until`, from here on.
+    pub(crate) fn limit(&self, until: Option<Instant>) {
+        if let Some(live) = &self.live {
+            raw::limit(&live.connection, &live.guards, until);
+        }
     }
 
     pub(crate) fn take_refusal(&self) -> Option<&'static str> {

@@ -38,6 +38,23 @@ pub(super) fn unfit(path: &Path) -> io::Result<Option<String>> {
     Ok((!is_local_fuse(name)).then(|| format!("{name} (FUSE)")))
 }
 
+/// What the system calls the file system `path` lies on.
+#[cfg(target_os = "linux")]
+pub(super) fn name(path: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+
+    let device = std::fs::metadata(path).ok()?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    mount_type(&mounts, major, minor).map(str::to_owned)
+}
+
+/// What the system calls the file system `path` lies on.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn name(_path: &Path) -> Option<String> {
+    None
+}
+
 const FUSE: u32 = 0x6573_5546;
 
 /// Numbers from `linux/magic.h`, and for those outside of the kernel's tree

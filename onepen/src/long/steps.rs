@@ -18,8 +18,8 @@ use crate::database::Database;
 use crate::error::Result;
 use crate::tx::WriteTx;
 
-/// How long a slice runs before it is committed.
-const SLICE: Duration = Duration::from_millis(4);
+/// How long a slice takes, with its COMMIT.
+const SLICE: Duration = Duration::from_millis(5);
 
 /// How long SQLite's lock is left free between two slices: longer than those who
 /// ask for it every millisecond sleep.
@@ -97,8 +97,8 @@ impl Database {
 }
 
 impl<'a> Steps<'a> {
-    /// How long a slice runs before it is committed. Others wait for about twice
-    /// that at most, with its COMMIT. Default: 4 ms.
+    /// How long a slice takes, with its COMMIT: what somebody who comes meanwhile
+    /// waits for. Default: 5 ms.
     pub fn slice(mut self, time: Duration) -> Self {
         self.slice = time;
         self
@@ -153,13 +153,15 @@ impl<'a> Steps<'a> {
         let mut ready: VecDeque<I::Item> = VecDeque::new();
         // So many were done in the time of a slice; a few at first.
         let mut aim = 64;
+        // The part of a slice that is left for running: a COMMIT may well take
+        // longer than what it commits.
+        let mut share = 0.5;
         loop {
             ready.extend(items.by_ref().take(aim - ready.len().min(aim)));
             if ready.is_empty() {
                 return Ok(stepped);
             }
-            let since = Instant::now();
-            let (ready_now, slice) = (&ready, self.slice);
+            let (ready_now, slice) = (&ready, self.slice.mul_f64(share));
             let (name, done) = (self.name.as_deref(), stepped.done);
             let run = |tx: &WriteTx<'_>| {
                 let began = Instant::now();
@@ -174,20 +176,20 @@ impl<'a> Steps<'a> {
                 if let Some(name) = name {
                     keep_place(tx, name, done + count as u64)?;
                 }
-                Ok((count, began.elapsed()))
+                Ok((count, began, began.elapsed()))
             };
-            let (count, took) = self.call.clone().write_alone(run)?;
+            let (count, began, ran) = self.call.clone().write_alone(run)?;
             ready.drain(..count);
             stepped.done += count as u64;
             stepped.slices += 1;
             if let Some(progress) = &mut self.progress {
                 progress(stepped);
             }
+            let took = began.elapsed().as_secs_f64().max(1e-9);
+            share = f64::midpoint(share, ran.as_secs_f64() / took).clamp(0.02, 1.0);
             // As many as fit, and a few more to find out whether more do.
-            let rate = count as f64 / took.as_secs_f64().max(1e-9);
-            let fit = (rate * self.slice.as_secs_f64() * 1.25) as usize;
-            aim = fit.clamp(1, (aim * 4).min(MOST));
-            let _ = since;
+            let fit = count as f64 / took * self.slice.as_secs_f64() * 1.25;
+            aim = (fit as usize).clamp(1, (aim * 4).min(MOST));
             if !self.pause.is_zero() {
                 crate::sync::pause(self.pause);
             }

@@ -274,6 +274,22 @@ impl Readers {
         self.pool.slots.in_use() + self.outside()
     }
 
+    /// What `ask` says of each connection that has a slot, and its name.
+    pub(crate) fn each_idle(
+        &self,
+        ask: impl Fn(&rusqlite::Connection) -> Vec<(String, String)>,
+    ) -> impl Iterator<Item = (String, Vec<(String, String)>)> {
+        let count = self.connector.options.readers.max(1);
+        let idle = self.pool.each_idle(count, |tx| ask(tx.raw().connection()));
+        idle.into_iter().enumerate().map(|(place, told)| {
+            let in_use = || vec![("state".into(), "in use".into())];
+            (
+                format!("read connection {}", place + 1),
+                told.unwrap_or_else(in_use),
+            )
+        })
+    }
+
     /// How many connections are open.
     pub(crate) fn opened(&self) -> usize {
         self.open.load(Ordering::Relaxed)
