@@ -180,6 +180,8 @@ mod fork;
 mod keyed;
 mod keys;
 mod long;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod migrate;
 #[cfg(test)]
 mod models;
