@@ -437,6 +437,25 @@ const BUGS: &[Bug] = &[
     },
 ];
 
+impl Bug {
+    /// The text of its file with the bug in it.
+    fn planted(&self, root: &Path) -> Result<String, Failure> {
+        let mut text = std::fs::read_to_string(root.join(self.file))?;
+        for (from, to) in self.changes {
+            let found = text.matches(from).count();
+            if found != 1 {
+                return Err(format!(
+                    "`{}` cannot be planted: found {found} times in {}, expected once:\n{from}",
+                    self.what, self.file
+                )
+                .into());
+            }
+            text = text.replace(from, to);
+        }
+        Ok(text)
+    }
+}
+
 pub fn run(filter: Option<&str>) -> Result<(), Failure> {
     let root = root()?;
     let target = root.join("target").join("models").join("planted");
@@ -519,6 +538,9 @@ fn run_one(tests: &Path, scenario: &str) -> Result<(Fate, String), Failure> {
     Ok((fate, output))
 }
 
+/// The library and what it stands on.
+const PACKAGES: [&str; 2] = ["onepen-lock", "onepen"];
+
 /// A workspace with nothing but the library in it.
 struct Copy {
     original: PathBuf,
@@ -536,14 +558,16 @@ impl Copy {
             .lines()
             .map(|line| match line.split_once(" = ") {
                 Some((key @ ("members" | "default-members"), _)) => {
-                    format!("{key} = [\"onepen\"]\n")
+                    format!("{key} = {PACKAGES:?}\n")
                 }
                 _ => format!("{line}\n"),
             })
             .collect();
         std::fs::write(root.join("Cargo.toml"), manifest)?;
         std::fs::copy(original.join("Cargo.lock"), root.join("Cargo.lock"))?;
-        copy_dir(&original.join("onepen"), &root.join("onepen"))?;
+        for package in PACKAGES {
+            copy_dir(&original.join(package), &root.join(package))?;
+        }
         Ok(Self {
             original: original.to_path_buf(),
             root: root.to_path_buf(),
@@ -551,18 +575,7 @@ impl Copy {
     }
 
     fn plant(&self, bug: &Bug) -> Result<(), Failure> {
-        let mut text = std::fs::read_to_string(self.original.join(bug.file))?;
-        for (from, to) in bug.changes {
-            let found = text.matches(from).count();
-            if found != 1 {
-                return Err(format!(
-                    "`{}` cannot be planted: found {found} times in {}, expected once:\n{from}",
-                    bug.what, bug.file
-                )
-                .into());
-            }
-            text = text.replace(from, to);
-        }
+        let text = bug.planted(&self.original)?;
         Ok(std::fs::write(self.root.join(bug.file), text)?)
     }
 
@@ -584,4 +597,19 @@ fn copy_dir(from: &Path, to: &Path) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_known_bug_can_still_be_planted() {
+        let root = root().expect("the project's root");
+        for bug in BUGS {
+            if let Err(why) = bug.planted(&root) {
+                panic!("{why}");
+            }
+        }
+    }
 }
