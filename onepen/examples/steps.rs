@@ -20,44 +20,56 @@ fn main() -> Result<()> {
              CREATE TABLE quick(n INTEGER)",
         )
     })?;
-    let over = AtomicBool::new(false);
-    let mut waits: Vec<Duration> = Vec::new();
-    let (stepped, took) = std::thread::scope(|scope| {
-        let others: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| hurry(&db, &over).expect("a write")))
-            .collect();
-        let since = Instant::now();
-        let stepped = db.with().label("bulk").in_steps().run(0..rows, |tx, n| {
+    let alone = others_beside(&db, || std::thread::sleep(Duration::from_secs(3))).0;
+    let since = Instant::now();
+    let (beside, stepped) = others_beside(&db, || {
+        db.with().label("bulk").in_steps().run(0..rows, |tx, n| {
             let text = format!("row {}", n * 7919 % rows);
             tx.execute("INSERT INTO bulk(text) VALUES (?1)", (text,))?;
             Ok(())
-        });
-        let took = since.elapsed();
-        over.store(true, Ordering::SeqCst);
-        for other in others {
-            waits.extend(other.join().expect("no panic"));
-        }
-        (stepped, took)
+        })
     });
+    let took = since.elapsed();
     let stepped = stepped?;
     let count: i64 = db.query_row("SELECT count(*) FROM bulk", (), |row| row.get(0))?;
     assert_eq!(count, rows);
-    waits.sort();
-    let at = |quantile: f64| waits[((waits.len() - 1) as f64 * quantile) as usize];
     println!(
         "{} rows in {} slices, {:.1} s",
         stepped.done,
         stepped.slices,
         took.as_secs_f64()
     );
+    tell("4 others alone", alone);
+    tell("4 others beside it", beside);
+    Ok(())
+}
+
+/// Runs `job` beside four who are in a hurry; how long each of their writes took.
+fn others_beside<T>(db: &Database, job: impl FnOnce() -> T) -> (Vec<Duration>, T) {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| hurry(db, &over).expect("a write")))
+            .collect();
+        let done = job();
+        over.store(true, Ordering::SeqCst);
+        let waits = others
+            .into_iter()
+            .flat_map(|it| it.join().expect("no panic"));
+        (waits.collect(), done)
+    })
+}
+
+fn tell(who: &str, mut waits: Vec<Duration>) {
+    waits.sort();
+    let at = |quantile: f64| waits[((waits.len() - 1) as f64 * quantile) as usize];
     println!(
-        "{} writes of 4 others meanwhile: median {:.1?}, p99 {:.1?}, longest {:.1?}",
+        "{who}: {} writes, median {:.1?}, p99 {:.1?}, longest {:.1?}",
         waits.len(),
         at(0.5),
         at(0.99),
         at(1.0)
     );
-    Ok(())
 }
 
 /// Writes a row every few milliseconds; how long each took.

@@ -4,6 +4,11 @@
 //! oversees, which is rare. A text that was being written while it was read is
 //! left out.
 
+#![cfg_attr(
+    not(feature = "tracing"),
+    allow(dead_code, reason = "only events tell of it")
+)]
+
 use std::panic::Location;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -50,8 +50,8 @@ pub(crate) fn as_member<T>(
     about: &About,
     call: impl FnOnce(&WriteTx<'_>) -> Result<T>,
 ) -> Result<T> {
-    let running = Arc::clone(&engine.running);
-    let runs = running.begin(about.at, about.label.as_ref());
+    let runs =
+        cfg!(feature = "tracing").then(|| engine.running.begin(about.at, about.label.as_ref()));
     let Some(limit) = about.limit else {
         let answer = call(&WriteTx::new(engine)?);
         drop(runs);

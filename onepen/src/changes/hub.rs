@@ -306,17 +306,9 @@ fn look_out(hub: &Weak<Hub>, outlook: &Outlook, look: Option<&(dyn Fn() + Send +
             None if now != told => hub.elsewhere(Some(now)),
             // It may be a commit of ours that is about to be told: whoever has the
             // pen knows.
-            Some(look) if outlook.mark.is_some() => {
-                if now != told {
-                    look();
-                }
-            }
-            Some(look) => {
-                if version.replace(now) != Some(now) {
-                    look();
-                }
-            }
-            None => {}
+            Some(look) if outlook.mark.is_some() && now != told => look(),
+            Some(look) if outlook.mark.is_none() && version.replace(now) != Some(now) => look(),
+            _ => {}
         }
     }
 }

@@ -383,7 +383,7 @@ impl Memory {
         let place = (address >> 4 ^ address >> 12) % PLACES;
         let (seen, id) = self.places[place];
         // An address is used again after its statement is gone.
-        if seen == address && &*self.statements[id as usize].text == text {
+        if seen == address && *self.statements[id as usize].text == *text {
             return self.note_known(id);
         }
         match self.by_text.get(text) {

@@ -87,9 +87,8 @@ impl Pool {
         self.slots.visit(|index| {
             let place = opened.iter().position(|&it| it == index);
             // SAFETY: as in `rest_at`.
-            if let Some(place) = place
-                && let Some(tx) = unsafe { self.desks.get(index) }
-            {
+            let tx = unsafe { self.desks.get(index) };
+            if let (Some(place), Some(tx)) = (place, tx) {
                 found[place] = Some(each(tx));
             }
         });
