@@ -63,6 +63,24 @@ pub fn is_overlay(path: &Path) -> io::Result<bool> {
     }
 }
 
+/// What the system calls the file system `path` lies on, where it tells.
+pub fn name(path: &Path) -> Option<String> {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::fs::MetadataExt;
+
+        let device = std::fs::metadata(path).ok()?.dev();
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+        mount_type(&mounts, major, minor).map(str::to_owned)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = path;
+        None
+    }
+}
+
 #[cfg(target_os = "linux")]
 const OVERLAY: u32 = 0x794c_7630;
 #[cfg(target_os = "linux")]

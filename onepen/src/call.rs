@@ -10,6 +10,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Params, Row};
 
 use crate::cancel::CancelToken;
+use crate::changes::{Query, Watch};
 use crate::database::{Database, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Options;
@@ -18,7 +19,7 @@ use crate::pen::future::{Pending, Write, block_on};
 use crate::pen::job::{Kind, Priority, Ticket};
 use crate::readers::{ReadTx, Readers, RowStream, Snapshot};
 use crate::sqlite::SqliteEngine;
-use crate::tx::WriteTx;
+use crate::tx::{About, WriteTx, as_member};
 
 /// A call with settings of its own, made by [`Database::with`].
 #[derive(Clone)]
@@ -59,6 +60,16 @@ impl<'a> Call<'a> {
         self
     }
 
+    /// The longest the closure of a write may hold the pen. One that runs longer is
+    /// undone and fails with
+    /// [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded): in the middle
+    /// of a statement; code that runs no statement is not ended before it returns.
+    /// Others in its group are run again, and do not notice.
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.ticket().limit = Some(limit);
+        self
+    }
+
     /// A token that can end the call from another thread.
     pub fn cancel_with(mut self, token: &CancelToken) -> Self {
         self.ticket().cancel = Some(token.clone());
@@ -88,6 +99,7 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// As there.
+    #[track_caller]
     pub fn write<T, F>(self, run: F) -> Result<T>
     where
         T: Send,
@@ -100,6 +112,7 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// As there.
+    #[track_caller]
     pub fn write_once<T, F>(self, run: F) -> Result<T>
     where
         T: Send,
@@ -112,6 +125,7 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// As there.
+    #[track_caller]
     pub fn execute<P>(self, sql: &str, params: P) -> Result<usize>
     where
         P: Parameters,
@@ -124,6 +138,7 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// As there.
+    #[track_caller]
     pub fn execute_many<P>(self, sql: &str, rows: impl IntoIterator<Item = P>) -> Result<usize>
     where
         P: Parameters,
@@ -155,6 +170,7 @@ impl<'a> Call<'a> {
     }
 
     /// [`Database::write_async`] with these settings.
+    #[track_caller]
     pub fn write_async<T, F>(self, run: F) -> impl Future<Output = Result<T>> + Send + use<T, F>
     where
         T: Send + 'static,
@@ -164,6 +180,7 @@ impl<'a> Call<'a> {
     }
 
     /// [`Database::write_once_async`] with these settings.
+    #[track_caller]
     pub fn write_once_async<T, F>(
         self,
         run: F,
@@ -176,6 +193,7 @@ impl<'a> Call<'a> {
     }
 
     /// [`Database::execute_async`] with these settings.
+    #[track_caller]
     pub fn execute_async<P, S>(
         self,
         sql: S,
@@ -191,6 +209,7 @@ impl<'a> Call<'a> {
     }
 
     /// [`Database::execute_many_async`] with these settings.
+    #[track_caller]
     pub fn execute_many_async<P, S, R>(
         self,
         sql: S,
@@ -224,6 +243,7 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// As there.
+    #[track_caller]
     pub fn submit<T, F>(self, run: F) -> Result<Submitted<T>>
     where
         T: Send + 'static,
@@ -231,7 +251,8 @@ impl<'a> Call<'a> {
     {
         let pen = Arc::clone(self.shared().pen()?);
         let inside = pen.is_in_its_way();
-        let pending = Pending::enqueue(pen, &self.ticket, Kind::Grouped, with_tx(run), None)?;
+        let run = with_tx(About::of(&self.ticket), run);
+        let pending = Pending::enqueue(pen, &self.ticket, Kind::Grouped, run, None)?;
         // From within a closure that writes wait for nobody could make room while
         // we wait.
         if !inside {
@@ -241,6 +262,7 @@ impl<'a> Call<'a> {
     }
 
     /// [`Database::submit_async`] with these settings.
+    #[track_caller]
     pub fn submit_async<T, F>(
         self,
         run: F,
@@ -250,12 +272,14 @@ impl<'a> Call<'a> {
         F: Fn(&WriteTx<'_>) -> Result<T> + Send + 'static,
     {
         let pen = self.shared().pen().map(Arc::clone);
+        let about = About::of(&self.ticket);
         let ticket = self.ticket;
         let mut new = Some((pen, run));
         let mut queued: Option<Pending<SqliteEngine, T>> = None;
         std::future::poll_fn(move |cx| {
             if let Some((pen, run)) = new.take() {
-                let pending = Pending::enqueue(pen?, &ticket, Kind::Grouped, with_tx(run), None)?;
+                let run = with_tx(about.clone(), run);
+                let pending = Pending::enqueue(pen?, &ticket, Kind::Grouped, run, None)?;
                 queued = Some(pending);
             }
             match &queued {
@@ -330,6 +354,7 @@ impl<'a> Call<'a> {
 
     /// The future of a write that may share its COMMIT; or of the error for which
     /// there is none.
+    #[track_caller]
     pub(crate) fn grouped<T: 'static, F>(
         self,
         run: Result<F>,
@@ -337,10 +362,12 @@ impl<'a> Call<'a> {
     where
         F: Fn(&WriteTx<'_>) -> Result<T> + Send + 'static,
     {
-        self.future(Kind::Grouped, run.map(with_tx))
+        let about = About::of(&self.ticket);
+        self.future(Kind::Grouped, run.map(|run| with_tx(about, run)))
     }
 
     /// The same for one that has a transaction of its own.
+    #[track_caller]
     pub(crate) fn alone<T: 'static, F>(
         self,
         run: Result<F>,
@@ -348,7 +375,44 @@ impl<'a> Call<'a> {
     where
         F: FnOnce(&WriteTx<'_>) -> Result<T> + Send + 'static,
     {
-        self.future(Kind::Alone, run.map(|run| with_tx(once(run))))
+        let about = About::of(&self.ticket);
+        self.future(Kind::Alone, run.map(|run| with_tx(about, once(run))))
+    }
+
+    pub(crate) fn database(&self) -> &'a Database {
+        self.database
+    }
+
+    /// A closure that shares its transaction with nobody, and may run again.
+    #[track_caller]
+    pub(crate) fn write_alone<T, F>(self, run: F) -> Result<T>
+    where
+        T: Send,
+        F: FnMut(&WriteTx<'_>) -> Result<T> + Send,
+    {
+        self.shared().write(&self.ticket, Kind::Alone, run)
+    }
+
+    /// [`Database::watch`] with these settings, each time the query is run.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn watch<T, P, F>(self, sql: impl Into<String>, params: P, map: F) -> Result<Watch<T>>
+    where
+        T: Send + 'static,
+        P: Params + Clone + Send + Sync + 'static,
+        F: Fn(&Row<'_>) -> rusqlite::Result<T> + Send + Sync + 'static,
+    {
+        let shared = self.shared();
+        let sql = sql.into();
+        let text = sql.clone();
+        let query = Query {
+            sql,
+            run: Arc::new(move |tx: &ReadTx| tx.query_map(&text, params.clone(), &map)),
+            ticket: Arc::unwrap_or_clone(self.ticket),
+            readers: Arc::clone(shared.readers()?),
+        };
+        Ok(Watch::new(query, shared.changes()?))
     }
 
     fn future<T, C>(self, kind: Kind, call: Result<C>) -> Write<SqliteEngine, C, T>
@@ -368,11 +432,11 @@ impl<'a> Call<'a> {
 }
 
 /// A closure over a transaction, as the pen takes it.
-fn with_tx<T, F>(mut run: F) -> impl FnMut(&mut SqliteEngine) -> Result<T> + Send
+fn with_tx<T, F>(about: About, mut run: F) -> impl FnMut(&mut SqliteEngine) -> Result<T> + Send
 where
     F: FnMut(&WriteTx<'_>) -> Result<T> + Send,
 {
-    move |engine| crate::tx::run(engine, &mut run)
+    move |engine| as_member(engine, &about, &mut run)
 }
 
 fn with_connection<T, F>(

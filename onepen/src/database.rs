@@ -7,22 +7,26 @@ use std::time::Instant;
 
 use crate::blocks::permit::Turns;
 use crate::call::Call;
+use crate::changes::Changes;
+use crate::changes::hub::{Hub, LOOK, Look};
 use crate::checkpoint::Checkpointer;
 use crate::connection::{Connector, Role};
 use crate::engine::Until;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::TempHome;
 use crate::gate::{Others, Queue};
+#[cfg(feature = "tracing")]
+use crate::long::overseer::Overseer;
 use crate::migrate::Migrations;
 use crate::options::{Journal, Options};
 use crate::pen::Pen;
-use crate::pen::job::{Kind, Ticket};
+use crate::pen::job::{Kind, Priority, Ticket};
 use crate::readers::Readers;
 use crate::sqlite::SqliteEngine;
 use crate::stats::Stats;
 use crate::sync::{AtomicBool, Ordering};
 use crate::trace::span;
-use crate::tx::WriteTx;
+use crate::tx::{About, WriteTx, as_member};
 use crate::wal::WalLevel;
 
 /// A handle to one SQLite database, for any number of threads and tasks.
@@ -42,9 +46,13 @@ pub(crate) struct Shared {
     pub(crate) connector: Arc<Connector>,
     wal: Arc<WalLevel>,
     others: Arc<Others>,
+    pub(crate) hub: Arc<Hub>,
     /// What a call that says nothing about itself is given.
     pub(crate) ticket: Arc<Ticket>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// Names whoever holds the pen for long.
+    #[cfg(feature = "tracing")]
+    _overseer: Option<Arc<Overseer>>,
     closed: AtomicBool,
     born: u32,
     /// Dropped last: the directory of a database that lives in memory.
@@ -162,6 +170,7 @@ impl Shared {
         let readers = Arc::new(Readers::new(Arc::clone(&connector)));
         let ticket = Ticket {
             patience: Some(options.wait),
+            limit: options.write_limit,
             ..Ticket::default()
         };
         let in_memory = home.is_some();
@@ -184,8 +193,11 @@ impl Shared {
             checkpointer: None,
             wal,
             others: Arc::new(Others::none("the database is open for reading only")),
+            hub: Hub::new(&connector.name),
             ticket: Arc::new(ticket),
             writer: Mutex::new(None),
+            #[cfg(feature = "tracing")]
+            _overseer: None,
             closed: AtomicBool::new(false),
             born: crate::fork::born(),
             _home: home,
@@ -203,12 +215,15 @@ impl Shared {
                 .map_err(|error| connector.blame(connector.context(error)))?;
         }
         let hold = (options.journal == Journal::Rollback).then(|| Arc::clone(&shared.readers));
-        let engine = SqliteEngine::open(
+        let mut engine = SqliteEngine::open(
             Arc::clone(&connector),
             Arc::clone(&shared.wal),
             hold,
             &patience,
         )?;
+        engine.tell(Arc::clone(&shared.hub));
+        #[cfg(feature = "tracing")]
+        let running = Arc::clone(&engine.running);
         drop(opening);
         let others = match early {
             Some(gate) => gate,
@@ -225,6 +240,11 @@ impl Shared {
         others.and_here(Arc::downgrade(&pen) as Weak<dyn Queue>);
         pen.stand_in_line(turns);
         pen.call_it(&connector.name);
+        #[cfg(feature = "tracing")]
+        if let Some(after) = options.log_writes {
+            let name = &connector.name;
+            shared._overseer = Some(Overseer::start(&pen, running, name, after));
+        }
         pen.ask(Arc::clone(&connector.strangers) as _);
         if options.journal == Journal::Rollback {
             pen.mind(Arc::clone(&shared.readers) as _);
@@ -262,6 +282,7 @@ impl Shared {
         Ok(&self.readers)
     }
 
+    #[track_caller]
     pub(crate) fn write<T, F>(&self, ticket: &Ticket, kind: Kind, mut call: F) -> Result<T>
     where
         T: Send,
@@ -272,11 +293,35 @@ impl Shared {
             database = &*self.connector.name,
             label = ticket.label.as_deref()
         );
+        let about = About::of(ticket);
         self.pen()?
             .write(ticket, kind, |engine: &mut SqliteEngine| {
-                crate::tx::run(engine, &mut call)
+                as_member(engine, &about, &mut call)
             })
             .map_err(|error| self.connector.context(error))
+    }
+
+    /// A new listener.
+    pub(crate) fn changes(&self) -> Result<Changes> {
+        crate::fork::check(self.born)?;
+        self.hub.join(&self.connector, || {
+            let pen = Arc::downgrade(self.pen.as_ref()?);
+            let look: Look = Box::new(move || {
+                let Some(pen) = pen.upgrade() else { return };
+                let ticket = Ticket {
+                    priority: Priority::High,
+                    label: Some("changes".into()),
+                    // Whoever has the pen now looks by himself when he is next.
+                    patience: Some(LOOK),
+                    ..Ticket::default()
+                };
+                let _ = pen.write(&ticket, Kind::Maintenance, |engine: &mut SqliteEngine| {
+                    engine.look_out();
+                    Ok(())
+                });
+            });
+            Some(look)
+        })
     }
 
     /// Migrations of a second opener, on the connection that is there.
@@ -305,6 +350,7 @@ impl Shared {
             // to the file or to its locks, a child must not do it; nor are the
             // threads here that would have to be joined.
             std::mem::forget(Arc::clone(&self.readers));
+            std::mem::forget(Arc::clone(&self.hub));
             return;
         }
         if self.closed.swap(true, Ordering::SeqCst) {
@@ -315,6 +361,7 @@ impl Shared {
         let checkpointer = self.checkpointer.as_ref();
         let unfinished = checkpointer.and_then(|checkpointer| checkpointer.stop());
         let Some(pen) = &self.pen else {
+            self.hub.close();
             self.readers.close();
             return;
         };
@@ -332,6 +379,7 @@ impl Shared {
             // The thread catches everything; a panic in it has been reported.
             let _ = writer.join();
         }
+        self.hub.close();
         self.readers.close();
         pen.retire(move || {
             if let Some(thread) = unfinished {

@@ -61,6 +61,9 @@ pub enum ErrorKind {
     /// The transaction was ended by SQLite under the closure, which went on: what
     /// it wrote is gone, what it read after that was of another state.
     TransactionLost,
+    /// A write closure held the pen for longer than
+    /// [its limit](crate::Call::limit), and was undone.
+    LimitExceeded,
     /// COMMIT failed.
     CommitFailed,
     /// The file is open in this process with other settings.

@@ -172,6 +172,7 @@ pub mod blocks;
 mod call;
 mod cancel;
 mod capi;
+mod changes;
 mod checkpoint;
 mod connection;
 mod database;
@@ -182,6 +183,9 @@ mod fork;
 mod gate;
 mod keyed;
 mod keys;
+mod long;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod migrate;
 #[cfg(test)]
 mod models;
@@ -194,6 +198,8 @@ mod raw;
 mod readers;
 pub mod refusals;
 mod registry;
+mod report;
+mod running;
 mod sqlite;
 pub mod sqlite_log;
 mod stats;
@@ -208,17 +214,20 @@ mod wal;
 
 pub use call::{Call, Submitted};
 pub use cancel::CancelToken;
+pub use changes::{Change, Changes, CommitToken, Origin, Tables, Watch};
 pub use database::Database;
 pub use error::{
     Activity, Contention, Error, ErrorKind, Holder, Outcome, Part, Result, Waited, WaitedFor,
 };
 pub use keyed::{KeyedCall, Once};
+pub use long::{Stepped, Steps};
 pub use migrate::Migrations;
 pub use options::{Durability, Journal, Options};
 pub use params::Parameters;
 pub use pen::WhenFull;
 pub use pen::job::Priority;
 pub use readers::{ReadTx, RowStream, Snapshot, Statement};
+pub use report::Report;
 /// The SQLite binding whose types appear in this crate's interface.
 pub use rusqlite;
 pub use stats::{Histogram, Stats};

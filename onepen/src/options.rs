@@ -95,6 +95,8 @@ pub struct Options {
     pub(crate) reader_hold: Duration,
     pub(crate) key_lifetime: Duration,
     pub(crate) log_waits: Option<Duration>,
+    pub(crate) log_writes: Option<Duration>,
+    pub(crate) write_limit: Option<Duration>,
     pub(crate) migrations: Option<Migrations>,
     pub(crate) gate: bool,
 }
@@ -120,6 +122,8 @@ impl Default for Options {
             reader_hold: Duration::from_millis(20),
             key_lifetime: Duration::from_secs(24 * 60 * 60),
             log_waits: Some(Duration::from_secs(1)),
+            log_writes: Some(Duration::from_secs(1)),
+            write_limit: None,
             migrations: None,
             gate: true,
         }
@@ -214,7 +218,8 @@ impl Options {
     /// Runs on every connection right after it was opened: the place for
     /// functions, collations and pragmas of your own. May run many times, on
     /// any thread. An authorizer, a commit hook or a log hook set here does not
-    /// stay: onepen needs those places for its own guards.
+    /// stay: onepen needs those places for its own guards; nor, while somebody
+    /// listens to [changes](crate::Database::changes), a statement trace.
     ///
     /// Two closures are never taken for the same, so a second opening of the file
     /// in this process needs a clone of these options, or of the handle.
@@ -293,6 +298,23 @@ impl Options {
         self
     }
 
+    /// After how long a write closure that holds the pen is named in a `tracing`
+    /// event (level WARN, target `onepen`), while it still does: its label, its
+    /// thread, where it was submitted, since when, and the statement it ran last,
+    /// with `?` for every value. `None`: never. Needs the feature `tracing`.
+    /// Default: 1 second.
+    pub fn log_writes(mut self, after: impl Into<Option<Duration>>) -> Self {
+        self.log_writes = after.into();
+        self
+    }
+
+    /// The longest a write closure may hold the pen, unless it brings
+    /// [a limit of its own](crate::Call::limit). Default: none.
+    pub fn write_limit(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.write_limit = limit.into();
+        self
+    }
+
     /// Brings the schema up to date at open ([`Migrations`]).
     pub fn migrations(mut self, migrations: Migrations) -> Self {
         self.migrations = Some(migrations);
@@ -360,6 +382,8 @@ impl Options {
             ("key_lifetime", self.key_lifetime == other.key_lifetime),
             ("log_waits", self.log_waits == other.log_waits),
             ("gate", self.gate == other.gate),
+            ("log_writes", self.log_writes == other.log_writes),
+            ("write_limit", self.write_limit == other.write_limit),
         ]
         .into_iter()
         .filter_map(|(name, same)| (!same).then_some(name))

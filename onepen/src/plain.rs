@@ -7,6 +7,7 @@ use std::future::Future;
 use rusqlite::{Connection, Params, Row};
 
 use crate::call::{Submitted, once};
+use crate::changes::{Changes, Watch};
 use crate::database::Database;
 use crate::error::Result;
 use crate::params::Parameters;
@@ -52,6 +53,7 @@ impl Database {
     ///
     /// # Panics
     /// When `run` panics, with its payload, after its changes were undone.
+    #[track_caller]
     pub fn write<T, F>(&self, run: F) -> Result<T>
     where
         T: Send,
@@ -68,6 +70,7 @@ impl Database {
     ///
     /// # Panics
     /// As [`write`](Self::write).
+    #[track_caller]
     pub fn write_once<T, F>(&self, run: F) -> Result<T>
     where
         T: Send,
@@ -100,6 +103,7 @@ impl Database {
     ///
     /// # Errors
     /// As [`write`](Self::write), and those of [`Parameters::send`].
+    #[track_caller]
     pub fn execute<P>(&self, sql: &str, params: P) -> Result<usize>
     where
         P: Parameters,
@@ -125,6 +129,7 @@ impl Database {
     ///
     /// # Errors
     /// As [`write`](Self::write).
+    #[track_caller]
     pub fn execute_many<P>(&self, sql: &str, rows: impl IntoIterator<Item = P>) -> Result<usize>
     where
         P: Parameters,
@@ -177,6 +182,7 @@ impl Database {
     /// Nothing is queued before the first poll. Dropping the future before the
     /// closure has started takes it out of the queue. After that the write runs
     /// on, unharmed and without harming anybody; only its answer is lost.
+    #[track_caller]
     pub fn write_async<T, F>(&self, run: F) -> impl Future<Output = Result<T>> + Send + use<T, F>
     where
         T: Send + 'static,
@@ -187,6 +193,7 @@ impl Database {
 
     /// [`write_once`](Self::write_once) for tasks; cancel safety as
     /// [`write_async`](Self::write_async).
+    #[track_caller]
     pub fn write_once_async<T, F>(
         &self,
         run: F,
@@ -200,6 +207,7 @@ impl Database {
 
     /// [`execute`](Self::execute) for tasks; cancel safety as
     /// [`write_async`](Self::write_async).
+    #[track_caller]
     pub fn execute_async<P, S>(
         &self,
         sql: S,
@@ -214,6 +222,7 @@ impl Database {
 
     /// [`execute_many`](Self::execute_many) for tasks; cancel safety as
     /// [`write_async`](Self::write_async).
+    #[track_caller]
     pub fn execute_many_async<P, S, R>(
         &self,
         sql: S,
@@ -350,6 +359,71 @@ impl Database {
         self.with().stream(sql, params, map)
     }
 
+    /// Listens: every commit from now on, and which tables it may have changed.
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// # db.execute("CREATE TABLE visit(page TEXT)", ())?;
+    /// let mut changes = db.changes()?;
+    /// db.execute("INSERT INTO visit VALUES ('/')", ())?;
+    /// let change = changes.next().unwrap();
+    /// assert!(change.tables().contains("visit"));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Guarantees
+    /// A commit is told once, after it is durable, in commit order. Every table it
+    /// changed is named; sometimes more, or [any](crate::Tables::is_any). Nothing
+    /// is told of what was rolled back. Commits of other processes are told, too,
+    /// within some 20 ms, several perhaps as one, as changes of any table.
+    ///
+    /// Telling never waits for a listener; one that is slow is told how much it
+    /// [lagged](crate::Change::lagged). A COMMIT that [failed on its way to the
+    /// disk](crate::Outcome::Unknown) is not told.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forked`](crate::ErrorKind::Forked); and when the first
+    /// listener's connection cannot be opened.
+    pub fn changes(&self) -> Result<Changes> {
+        self.shared.changes()
+    }
+
+    /// Runs a query, and again whenever a table it reads may have changed.
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// # db.execute("CREATE TABLE task(id INTEGER PRIMARY KEY, done INT DEFAULT 0)", ())?;
+    /// let mut open = db.watch("SELECT id FROM task WHERE NOT done", (), |row| row.get::<_, i64>(0))?;
+    /// assert_eq!(open.next().unwrap()?, []);
+    /// db.execute("INSERT INTO task DEFAULT VALUES", ())?;
+    /// assert_eq!(open.next().unwrap()?, [1]);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Views and triggers are looked through. A query over a virtual table is run
+    /// again after every commit, because such a table may read any other; what an
+    /// SQL function of your own reads cannot be seen.
+    ///
+    /// # Errors
+    /// As [`changes`](Self::changes). What a run of the query fails with is an
+    /// item.
+    pub fn watch<T, P, F>(&self, sql: impl Into<String>, params: P, map: F) -> Result<Watch<T>>
+    where
+        T: Send + 'static,
+        P: Params + Clone + Send + Sync + 'static,
+        F: Fn(&Row<'_>) -> rusqlite::Result<T> + Send + Sync + 'static,
+    {
+        self.with().watch(sql, params, map)
+    }
+
+    /// How many commits were made through this database since it was opened: the
+    /// number of the last ([`Change::commit`](crate::Change::commit)).
+    pub fn commits(&self) -> u64 {
+        self.shared.hub.commits()
+    }
+
     /// Queues a write and returns at once. The handle can be awaited, asked, or
     /// dropped: the write runs all the same, and [`close`](Self::close) does not
     /// return before it has.
@@ -368,6 +442,7 @@ impl Database {
     /// When the write was not queued: [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull),
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled). When the queue is at its bound and the choice is to
     /// wait, this waits for space.
+    #[track_caller]
     pub fn submit<T, F>(&self, run: F) -> Result<Submitted<T>>
     where
         T: Send + 'static,
@@ -382,6 +457,7 @@ impl Database {
     /// # Cancel safety
     /// Nothing is queued before the first poll. Dropping the future before it has
     /// resolved takes the write out of the queue, unless it has started.
+    #[track_caller]
     pub fn submit_async<T, F>(
         &self,
         run: F,

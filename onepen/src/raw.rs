@@ -9,10 +9,12 @@ use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rusqlite::{Connection, ffi};
 
 use crate::blocks::raw::reset_unfinished;
+use crate::changes::recorder::Recorder;
 use crate::wal::WalLevel;
 
 /// What the hooks of the write connection look at. Boxed by its owner, because
@@ -27,6 +29,10 @@ pub(crate) struct Guards {
     /// Why the authorizer refused the last statement.
     refused: Cell<Option<&'static str>>,
     wal: Arc<WalLevel>,
+    /// When the running member is to be ended.
+    until: Cell<Option<Instant>>,
+    /// What members change, while somebody wants to know.
+    pub(crate) recorder: Recorder,
 }
 
 impl Guards {
@@ -37,12 +43,15 @@ impl Guards {
             may_commit: Cell::new(true),
             refused: Cell::new(None),
             wal,
+            until: Cell::new(None),
+            recorder: Recorder::new(),
         })
     }
 
     pub(crate) fn set_inside(&self, inside: bool) {
         self.inside.set(inside);
         self.may_commit.set(!inside);
+        self.recorder.set_inside(inside);
     }
 
     pub(crate) fn allow_savepoints(&self, allowed: bool) {
@@ -165,6 +174,9 @@ unsafe extern "C" fn authorizer(
             NonNull::new(pointer.cast_mut()).map(|pointer| CStr::from_ptr(pointer.as_ptr()))
         };
         let guards = &*guards.cast::<Guards>();
+        guards
+            .recorder
+            .compiling(action, text(first), text(database));
         let reason = guards.judge(action, text(first), text(second), text(database));
         if reason.is_some() {
             guards.refused.set(reason);
@@ -197,6 +209,28 @@ unsafe extern "C" fn on_wal(
             .committed(frames.max(0).cast_unsigned())
     };
     ffi::SQLITE_OK
+}
+
+/// How many instructions of SQLite's run between two looks at the clock.
+const INSTRUCTIONS: c_int = 1000;
+
+unsafe extern "C" fn on_progress(guards: *mut c_void) -> c_int {
+    // SAFETY: as in `authorizer`.
+    let until = unsafe { (*guards.cast::<Guards>()).until.get() };
+    c_int::from(until.is_some_and(|until| Instant::now() >= until))
+}
+
+/// Interrupts whatever runs at `until` or later; `None` is never.
+pub(crate) fn limit(connection: &Connection, guards: &Guards, until: Option<Instant>) {
+    guards.until.set(until);
+    let context = std::ptr::from_ref(guards).cast_mut().cast::<c_void>();
+    let (every, handler): (_, Option<unsafe extern "C" fn(_) -> _>) = match until {
+        Some(_) => (INSTRUCTIONS, Some(on_progress)),
+        None => (0, None),
+    };
+    // SAFETY: the handle is open; `guards` outlives the connection's use, and the
+    // callback only looks at a cell and the clock.
+    unsafe { ffi::sqlite3_progress_handler(connection.handle(), every, handler, context) };
 }
 
 /// Puts the hooks in place. `guards` must outlive the connection's use; the

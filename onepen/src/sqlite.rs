@@ -6,22 +6,29 @@
 //! would notice; a COMMIT that may or may not have reached the disk is reported
 //! as [`Outcome::Unknown`], never as a failure.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::sync::Arc;
 use std::time::Instant;
 
 use rusqlite::{Connection, ffi};
 
-use crate::blocks::raw::finalize_forgotten;
+use crate::blocks::raw::close;
 use crate::blocks::retry::{Class, Stopped, again};
 use crate::blocks::transaction::outcome_of_failed_commit;
 use crate::capi::{Control, failure};
+use crate::changes::Tables;
+use crate::changes::hub::Hub;
+use crate::changes::recorder::Recorder;
+use crate::changes::token::{CommitToken, Tokens};
 use crate::connection::{Connector, POLL, Role};
 use crate::engine::{CommitError, Engine, Patience, Witness, gave_up};
 use crate::error::{Error, ErrorKind, Holder, Outcome, Result, Waited, WaitedFor};
 use crate::gate::Others;
+use crate::options::Journal;
 use crate::raw::{self, Guards};
 use crate::readers::Readers;
+use crate::readers::mark::CommitMark;
+use crate::running::Running;
 use crate::trace::event;
 use crate::wal::WalLevel;
 
@@ -37,22 +44,26 @@ struct Live {
     rollback_to: Control,
     connection: Sweeping,
     guards: Box<Guards>,
+    /// Where commits show, once that was looked for.
+    commits: OnceCell<Option<CommitMark>>,
 }
 
 /// A connection that can be closed whatever foreign code forgot on it.
-struct Sweeping(Connection);
+struct Sweeping(Option<Connection>);
 
 impl std::ops::Deref for Sweeping {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        &self.0
+        self.0.as_ref().expect("only `drop` takes it")
     }
 }
 
 impl Drop for Sweeping {
     fn drop(&mut self) {
-        finalize_forgotten(&self.0);
+        if let Some(connection) = self.0.take() {
+            close(connection);
+        }
     }
 }
 
@@ -68,9 +79,27 @@ impl Live {
             savepoint: Control::prepare(&connection, c"SAVEPOINT onepen_member")?,
             release: Control::prepare(&connection, c"RELEASE onepen_member")?,
             rollback_to: Control::prepare(&connection, c"ROLLBACK TO onepen_member")?,
-            connection: Sweeping(connection),
+            connection: Sweeping(Some(connection)),
             guards,
+            commits: OnceCell::new(),
         })
+    }
+
+    /// SQLite's counter of commits, by whomever.
+    fn commits(&self) -> Option<u64> {
+        if self.commits.get().is_none() {
+            // In a transaction SQLite has its shared memory at hand.
+            let begins = self.connection.is_autocommit();
+            if begins {
+                let begin = "BEGIN; SELECT count(*) FROM sqlite_schema";
+                self.connection.execute_batch(begin).ok()?;
+            }
+            let _ = self.commits.set(CommitMark::of(&self.connection));
+            if begins {
+                self.connection.execute_batch("COMMIT").ok()?;
+            }
+        }
+        Some(self.commits.get()?.as_ref()?.commits())
     }
 
     fn check(&self, code: i32) -> Result<()> {
@@ -96,6 +125,14 @@ pub(crate) struct SqliteEngine {
     /// The connection itself was in foreign hands: its hooks may be gone.
     exposed: Cell<bool>,
     others: Arc<Others>,
+    /// Whom to tell of commits.
+    hub: Option<Arc<Hub>>,
+    tokens: RefCell<Tokens>,
+    /// What runs now.
+    pub(crate) running: Arc<Running>,
+    /// Over a rollback journal: what SQLite called the state of the file when the
+    /// pen was last held.
+    version: Cell<Option<i64>>,
 }
 
 impl SqliteEngine {
@@ -115,6 +152,10 @@ impl SqliteEngine {
             holding: Cell::new(false),
             exposed: Cell::new(false),
             others: Arc::new(Others::none("nobody was asked")),
+            hub: None,
+            tokens: RefCell::default(),
+            running: Arc::default(),
+            version: Cell::new(None),
         })
     }
 
@@ -122,6 +163,16 @@ impl SqliteEngine {
     pub(crate) fn among(mut self, others: &Arc<Others>) -> Self {
         self.others = Arc::clone(others);
         self
+    }
+
+    /// Whom to tell of commits from here on.
+    pub(crate) fn tell(&mut self, hub: Arc<Hub>) {
+        self.hub = Some(hub);
+    }
+
+    /// A token of what becomes of the member that runs.
+    pub(crate) fn commit_token(&self) -> CommitToken {
+        self.tokens.borrow_mut().take()
     }
 
     /// The connection, which is there whenever foreign code runs.
@@ -156,6 +207,10 @@ impl SqliteEngine {
     /// The hooks are to be put back after this member.
     pub(crate) fn expose(&self) {
         self.exposed.set(true);
+        if let Some(live) = &self.live {
+            // It can be written to in ways that no statement shows.
+            live.guards.recorder.any();
+        }
     }
 
     /// Runs statements of ours in the middle of a member.
@@ -170,6 +225,13 @@ impl SqliteEngine {
     /// How many others wait to write.
     pub(crate) fn others_are_waiting(&self) -> usize {
         self.others.how_many()
+    }
+
+    /// Whatever runs in this member is ended at `until`, from here on.
+    pub(crate) fn limit(&self, until: Option<Instant>) {
+        if let Some(live) = &self.live {
+            raw::limit(&live.connection, &live.guards, until);
+        }
     }
 
     pub(crate) fn take_refusal(&self) -> Option<&'static str> {
@@ -191,18 +253,23 @@ impl Engine for SqliteEngine {
         }
         self.hold_readers(patience)?;
         let code = self.live()?.begin.run();
-        if code == ffi::SQLITE_OK {
-            return Ok(());
+        if code != ffi::SQLITE_OK {
+            let begun = self.begin_slowly(code, patience);
+            if begun.is_err() {
+                self.let_readers_go();
+            }
+            begun?;
         }
-        let begun = self.begin_slowly(code, patience);
-        if begun.is_err() {
-            self.let_readers_go();
-        }
-        begun
+        self.follow();
+        Ok(())
     }
 
     fn savepoint(&mut self) -> Result<()> {
+        self.tokens.get_mut().savepoint();
         let live = self.live()?;
+        if live.guards.recorder.is_on() {
+            live.guards.recorder.savepoint();
+        }
         live.check(live.savepoint.run())
     }
 
@@ -212,7 +279,11 @@ impl Engine for SqliteEngine {
     }
 
     fn rollback_to(&mut self) -> Result<()> {
+        self.tokens.get_mut().rollback_to();
         let live = self.live()?;
+        if live.guards.recorder.is_on() {
+            live.guards.recorder.rollback_to();
+        }
         live.check(live.rollback_to.run())?;
         live.check(live.release.run())
     }
@@ -228,6 +299,7 @@ impl Engine for SqliteEngine {
         let code = live.commit.run();
         if code == ffi::SQLITE_OK {
             self.let_readers_go();
+            self.announce(live);
             return Ok(());
         }
         // BUSY, over a rollback journal: a stranger still reads (ours are held
@@ -241,11 +313,16 @@ impl Engine for SqliteEngine {
         match committed {
             Ok(()) => {
                 self.let_readers_go();
+                self.announce(live);
                 Ok(())
             }
             Err(Stopped::Failed(code) | Stopped::GaveUp(_, code)) => Err(CommitError {
                 error: Arc::new(failure(&live.connection, code)),
-                outcome: outcome_of_failed_commit(code),
+                outcome: {
+                    let outcome = outcome_of_failed_commit(code);
+                    self.tokens.borrow_mut().settle(outcome);
+                    outcome
+                },
                 holder: match code & 0xff {
                     ffi::SQLITE_BUSY => strangers.who(WaitedFor::Readers),
                     _ => None,
@@ -259,6 +336,10 @@ impl Engine for SqliteEngine {
             && !live.connection.is_autocommit()
         {
             live.rollback.run();
+        }
+        self.tokens.get_mut().settle(Outcome::NotCommitted);
+        if let Some(live) = &self.live {
+            live.guards.recorder.forget_transaction();
         }
         self.let_readers_go();
     }
@@ -288,7 +369,9 @@ impl Engine for SqliteEngine {
             live.guards.set_inside(false);
             if exposed {
                 raw::install(&live.connection, &live.guards);
+                live.guards.recorder.again(&live.connection);
             }
+            live.guards.recorder.settle(&live.connection);
         }
     }
 
@@ -304,7 +387,7 @@ impl Engine for SqliteEngine {
                 let left_open = !connection.is_autocommit();
                 // What it forgot would keep the connection open, and with it the
                 // transaction.
-                finalize_forgotten(&connection);
+                close(connection);
                 left_open
             }
             None => false,
@@ -314,6 +397,7 @@ impl Engine for SqliteEngine {
         // table, attached database or function outlives the call. Should it not
         // open, that is no failure of the call: `begin` tries again.
         self.live = Live::open(&self.connector, &self.wal, &self.patience()).ok();
+        self.exclusive_was_told();
         if left_open {
             return Err(Error::new(
                 ErrorKind::TransactionLost,
@@ -322,6 +406,94 @@ impl Engine for SqliteEngine {
         }
         Ok(())
     }
+}
+
+/// What listeners are told.
+impl SqliteEngine {
+    /// A transaction has begun, and with it SQLite's write lock.
+    #[inline]
+    fn follow(&self) {
+        let (Some(hub), Some(live)) = (&self.hub, &self.live) else {
+            return;
+        };
+        let recorder = &live.guards.recorder;
+        if hub.is_listening() || recorder.is_on() {
+            self.follow_on(hub, live, recorder);
+        } else if self.connector.options.journal == Journal::Rollback {
+            self.version.set(data_version(live));
+        }
+    }
+
+    fn follow_on(&self, hub: &Hub, live: &Live, recorder: &Recorder) {
+        let listening = hub.is_listening();
+        if recorder.is_on() != listening {
+            recorder.turn(&live.connection, listening);
+        }
+        recorder.forget_transaction();
+        if listening {
+            self.compare(hub, live);
+        }
+    }
+
+    /// Whether strangers have committed; with their lock in our hands, or with
+    /// nothing in it.
+    fn compare(&self, hub: &Hub, live: &Live) {
+        if self.connector.options.journal == Journal::Rollback {
+            let version = data_version(live);
+            if self.version.replace(version) != version {
+                hub.elsewhere(None);
+            }
+        } else if let Some(commits) = live.commits() {
+            hub.compare(commits);
+        }
+    }
+
+    /// Looks for what strangers have committed, without a transaction.
+    pub(crate) fn look_out(&self) {
+        let (Some(hub), Some(live)) = (&self.hub, &self.live) else {
+            return;
+        };
+        if !hub.is_listening() {
+            return;
+        }
+        self.compare(hub, live);
+    }
+
+    /// COMMIT has succeeded.
+    #[inline]
+    fn announce(&self, live: &Live) {
+        self.tokens.borrow_mut().settle(Outcome::Committed);
+        let Some(hub) = &self.hub else { return };
+        let commit = hub.committed();
+        if hub.is_listening() {
+            // Somebody who came after BEGIN: what ran before is not known.
+            let tables = if live.guards.recorder.is_on() {
+                live.guards.recorder.take()
+            } else {
+                Tables::ANY
+            };
+            hub.tell(commit, tables, live.commits());
+        }
+    }
+
+    /// Foreign code had a connection to itself, and may have committed anything.
+    fn exclusive_was_told(&self) {
+        let Some(hub) = &self.hub else { return };
+        let commit = hub.committed();
+        if self.connector.options.journal == Journal::Rollback {
+            self.version.set(self.live.as_ref().and_then(data_version));
+        }
+        if hub.is_listening() {
+            let commits = self.live.as_ref().and_then(Live::commits);
+            hub.tell(commit, Tables::ANY, commits);
+        }
+    }
+}
+
+/// A number that changes when another connection commits.
+fn data_version(live: &Live) -> Option<i64> {
+    let sql = "PRAGMA data_version";
+    live.connection.query_row(sql, (), |row| row.get(0)).ok()
 }
 
 impl SqliteEngine {

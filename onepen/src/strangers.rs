@@ -146,7 +146,9 @@ impl Witness for Strangers {
             // wait was made with, and what else it has is hidden by those.
             return None;
         }
-        let said = process.and_then(|process| self.at_gate(process));
+        // Of ourselves it says that the turn is ours: we wait within it.
+        let others = process.filter(|_| !ours);
+        let said = others.and_then(|process| self.at_gate(process));
         let (thread, label, turn) = said.unwrap_or_default();
         Some(Holder {
             thread,
@@ -187,6 +189,10 @@ impl Patience for Noticing<'_> {
 
     fn token(&self) -> Option<&CancelToken> {
         self.patience.token()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.patience.deadline()
     }
 
     fn rest(&self, pause: Duration) {

@@ -1,12 +1,17 @@
 //! What a write closure gets to work with.
 
 use std::cell::Cell;
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rusqlite::{CachedStatement, Connection, Params, Row};
 
 use crate::blocks::transaction::part_of;
+use crate::changes::CommitToken;
 use crate::error::{Error, ErrorKind, Result};
 use crate::params::Sent;
+use crate::pen::job::Ticket;
 use crate::query;
 use crate::sqlite::SqliteEngine;
 
@@ -37,6 +42,64 @@ pub struct WriteTx<'a> {
     depth: Cell<u32>,
     /// What the connection had changed before this closure began.
     changed_before: i32,
+}
+
+/// Runs a write closure as a member of whatever transaction it is in: with its
+/// limit, and so that it can be named while it runs.
+pub(crate) fn as_member<T>(
+    engine: &SqliteEngine,
+    about: &About,
+    call: impl FnOnce(&WriteTx<'_>) -> Result<T>,
+) -> Result<T> {
+    let runs =
+        cfg!(feature = "tracing").then(|| engine.running.begin(about.at, about.label.as_ref()));
+    let Some(limit) = about.limit else {
+        let answer = run(engine, call);
+        drop(runs);
+        return answer;
+    };
+    let since = Instant::now();
+    engine.limit(since.checked_add(limit));
+    let limited = Limited(engine);
+    let answer = run(engine, call);
+    drop(limited);
+    if since.elapsed() < limit {
+        return answer;
+    }
+    Err(Error::new(
+        ErrorKind::LimitExceeded,
+        "the closure held the pen for longer than its limit, and was undone",
+    ))
+}
+
+/// The limit is taken away again, also when the closure panics.
+struct Limited<'a>(&'a SqliteEngine);
+
+impl Drop for Limited<'_> {
+    fn drop(&mut self) {
+        self.0.limit(None);
+    }
+}
+
+/// What is known of a write closure that its code does not say.
+#[derive(Clone)]
+pub(crate) struct About {
+    /// Where it was submitted.
+    pub(crate) at: &'static Location<'static>,
+    pub(crate) label: Option<Arc<str>>,
+    /// The longest it may hold the pen.
+    pub(crate) limit: Option<Duration>,
+}
+
+impl About {
+    #[track_caller]
+    pub(crate) fn of(ticket: &Ticket) -> Self {
+        Self {
+            at: Location::caller(),
+            label: ticket.label.clone(),
+            limit: ticket.limit,
+        }
+    }
 }
 
 impl<'a> WriteTx<'a> {
@@ -75,6 +138,7 @@ impl<'a> WriteTx<'a> {
     /// As [`execute`](Self::execute). Statements before the failing one have run
     /// and are undone only if the closure fails.
     pub fn execute_batch(&self, sql: &str) -> Result<()> {
+        self.runs(sql);
         self.connection
             .execute_batch(sql)
             .map_err(|error| self.explain(error))
@@ -89,6 +153,7 @@ impl<'a> WriteTx<'a> {
         P: Params,
         F: FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     {
+        self.runs(sql);
         query::row(self.connection, sql, params, map).map_err(|error| self.explain(error))
     }
 
@@ -101,6 +166,7 @@ impl<'a> WriteTx<'a> {
         P: Params,
         F: FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     {
+        self.runs(sql);
         query::row_optional(self.connection, sql, params, map).map_err(|error| self.explain(error))
     }
 
@@ -113,6 +179,7 @@ impl<'a> WriteTx<'a> {
         P: Params,
         F: FnMut(&Row<'_>) -> rusqlite::Result<T>,
     {
+        self.runs(sql);
         query::map(self.connection, sql, params, map).map_err(|error| self.explain(error))
     }
 
@@ -126,6 +193,7 @@ impl<'a> WriteTx<'a> {
         P: Params,
         F: FnMut(&Row<'_>) -> Result<()>,
     {
+        self.runs(sql);
         query::each(self.connection, sql, params, each, |error| {
             self.explain(error)
         })
@@ -136,6 +204,7 @@ impl<'a> WriteTx<'a> {
     /// # Errors
     /// As [`execute`](Self::execute).
     pub fn prepare(&self, sql: &str) -> Result<CachedStatement<'_>> {
+        self.runs(sql);
         self.connection
             .prepare_cached(sql)
             .map_err(|error| self.explain(error))
@@ -170,12 +239,53 @@ impl<'a> WriteTx<'a> {
         )
     }
 
+    /// What will become of this run of the closure: for another thread that must
+    /// not read before it is committed. See [`CommitToken`].
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// # db.execute("CREATE TABLE job(id INTEGER PRIMARY KEY)", ())?;
+    /// use std::time::Duration;
+    /// let (send, receive) = std::sync::mpsc::channel();
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| {
+    ///         for (job, token) in receive {
+    ///             let token: onepen::CommitToken = token;
+    ///             if token.wait(Duration::from_secs(1)) == Some(onepen::Outcome::Committed) {
+    ///                 let found: i64 = db.query_row("SELECT id FROM job WHERE id = ?1", (job,), |row| row.get(0)).unwrap();
+    ///                 assert_eq!(found, job);
+    ///             }
+    ///         }
+    ///     });
+    ///     db.write(|tx| {
+    ///         tx.execute("INSERT INTO job DEFAULT VALUES", ())?;
+    ///         send.send((tx.last_insert_rowid(), tx.commit_token())).unwrap();
+    ///         Ok(())
+    ///     })
+    ///     .unwrap();
+    ///     drop(send);
+    /// });
+    /// # Ok(()) }
+    /// ```
+    pub fn commit_token(&self) -> CommitToken {
+        self.engine.commit_token()
+    }
+
     /// Statements of ours, for the closure's sake.
     pub(crate) fn own_statements<T>(
         &self,
         run: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T> {
         run(self.connection).map_err(|error| self.explain(error))
+    }
+
+    /// For whoever is told that this closure takes long.
+    #[inline]
+    fn runs(&self, sql: &str) {
+        if cfg!(feature = "tracing") {
+            self.engine.running.statement(sql);
+        }
     }
 
     fn control(&self, sql: &str) -> Result<()> {

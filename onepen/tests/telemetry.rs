@@ -75,6 +75,64 @@ fn a_wait_for_a_stranger_is_told_while_it_goes_on_and_only_when_it_is_long() {
 }
 
 #[test]
+fn whoever_holds_the_pen_for_long_is_named_while_it_still_does() {
+    if std::env::var_os("ONEPEN_TEST_CHILD").is_none() {
+        // The timer's thread tells it, so all threads have to be listened to.
+        let name = "whoever_holds_the_pen_for_long_is_named_while_it_still_does";
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env("ONEPEN_TEST_CHILD", "")
+            .output()
+            .unwrap();
+        assert!(child.status.success(), "{child:?}");
+        return;
+    }
+    let said = Said::default();
+    let writer = said.clone();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .init();
+    let db = onepen::Options::new()
+        .log_writes(Duration::from_millis(20))
+        .label("ledger")
+        .open_in_memory()
+        .unwrap();
+    db.execute("CREATE TABLE kept(secret TEXT)", ()).unwrap();
+    let heard = || String::from_utf8(said.0.lock().unwrap().clone()).unwrap();
+    let line = line!() + 4;
+    let since = std::time::Instant::now();
+    db.with()
+        .label("checkout")
+        .write(|tx| {
+            tx.execute("INSERT INTO kept VALUES ('hunter2')", ())?;
+            while !heard().contains("a write holds the pen") {
+                assert!(
+                    since.elapsed() < Duration::from_secs(60),
+                    "nothing was said"
+                );
+                std::thread::yield_now();
+            }
+            Ok(())
+        })
+        .unwrap();
+    let said = heard();
+    for expected in [
+        "WARN",
+        "database=\"ledger\"",
+        "label=\"checkout\"",
+        "thread=\"ThreadId(",
+        &format!("telemetry.rs:{line}"),
+        "last_ran=\"INSERT INTO kept VALUES (?)\"",
+        "held_ms=",
+    ] {
+        assert!(said.contains(expected), "`{expected}` is missing: {said}");
+    }
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
+#[test]
 fn spans_and_events_name_calls_and_never_values_or_sql() {
     let said = Said::default();
     let writer = said.clone();

@@ -70,20 +70,35 @@ pub(crate) unsafe fn reset_unfinished(connection: &Connection, mut found: impl F
     }
 }
 
-/// Finalises every statement of the connection, so that it can be closed: those
-/// in rusqlite's cache through rusqlite, and then those whose owner was forgotten
-/// (`mem::forget`), which SQLite would otherwise refuse to close over.
-pub(crate) fn finalize_forgotten(connection: &Connection) {
-    connection.flush_prepared_statement_cache();
-    // SAFETY: the handle is open. Every `Statement` borrows the connection, and
-    // the caller is about to drop it: whatever is left was leaked by its owner,
-    // and nobody can reach it any more. Ours were finalised before.
+/// Closes the connection, whatever foreign code forgot on it.
+///
+/// SQLite refuses to close over a statement whose owner was forgotten
+/// (`mem::forget`), but before that it ends every virtual table, and so the
+/// statements that those have of their own: what is left then is forgotten, and
+/// may be finalised. Before it that would be somebody's who finalises it again.
+pub(crate) fn close(connection: Connection) {
+    let Err((connection, _)) = connection.close() else {
+        return;
+    };
+    // SAFETY: no Rust borrow of a statement is alive, since the connection is ours.
+    unsafe { reset_unfinished(&connection, |_| ()) };
+    // A forgotten statement may keep a virtual table and its statements.
+    let virtual_tables =
+        "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL%'";
+    let some = connection.query_row(virtual_tables, (), |row| row.get::<_, i64>(0));
+    if !matches!(some, Ok(0)) {
+        std::mem::forget(connection); // nothing runs on it: a leak, and no lock
+        return;
+    }
+    // SAFETY: the handle is open. Every `Statement` borrows the connection, which
+    // is ours: whatever is left was leaked by its owner, and nobody can reach it
+    // any more. Ours were finalised before.
     unsafe {
         let handle = connection.handle();
         loop {
             let statement = ffi::sqlite3_next_stmt(handle, std::ptr::null_mut());
             if statement.is_null() {
-                return;
+                break;
             }
             ffi::sqlite3_finalize(statement);
         }

@@ -373,10 +373,10 @@ impl Drop for Tracked {
         for leftover in self.tidy() {
             report(self.listener.as_ref(), &leftover);
         }
-        if let Some(connection) = &self.connection {
+        if let Some(connection) = self.connection.take() {
             // A statement whose owner was forgotten would keep SQLite from
             // closing the connection, for ever.
-            raw::finalize_forgotten(connection);
+            raw::close(connection);
         }
     }
 }

@@ -95,6 +95,12 @@ impl<E> State<E> {
 }
 
 impl<E: Engine> Pen<E> {
+    /// Who has the pen now, if anybody has.
+    #[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "only told"))]
+    pub(crate) fn holder(&self) -> Option<error::Holder> {
+        crate::sync::lock(&self.state).holder.describe()
+    }
+
     /// Whether this thread holds this pen, or is its writer thread.
     pub(crate) fn is_inside(&self) -> bool {
         Inside::is_in(self.id)

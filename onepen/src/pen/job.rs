@@ -56,6 +56,8 @@ pub(crate) struct Ticket {
     /// stopped; the default bounds only the wait for a turn.
     pub(crate) deadline_is_own: bool,
     pub(crate) cancel: Option<crate::cancel::CancelToken>,
+    /// The longest the closure may hold the pen.
+    pub(crate) limit: Option<Duration>,
     /// Heap bytes behind the closure, as far as known.
     pub(crate) bytes: u32,
 }

@@ -34,16 +34,18 @@ pub(super) type Mark = [u64; WORDS.len()];
 
 /// Where the wal-index is, for as long as the connection it was asked of is open.
 #[derive(Clone, Copy)]
-pub(super) struct CommitMark(NonNull<AtomicU64>);
+pub(crate) struct CommitMark(NonNull<AtomicU64>);
 
 // SAFETY: a pointer to memory that is shared between processes and read with
 // atomic loads.
 unsafe impl Send for CommitMark {}
+// SAFETY: the same; it has no other state.
+unsafe impl Sync for CommitMark {}
 
 impl CommitMark {
     /// `None` where there is no log, or none in shared memory. Asked within a
     /// read transaction, so that the wal-index is mapped already.
-    pub(super) fn of(connection: &Connection) -> Option<Self> {
+    pub(crate) fn of(connection: &Connection) -> Option<Self> {
         let setting = |name| connection.pragma_query_value(None, name, |row| row.get(0));
         let journal: String = setting("journal_mode").ok()?;
         let locking: String = setting("locking_mode").ok()?;
@@ -73,6 +75,14 @@ impl CommitMark {
         };
         let header = NonNull::new(piece.cast::<AtomicU64>())?;
         (code == ffi::SQLITE_OK && header.is_aligned()).then_some(Self(header))
+    }
+
+    /// A number that is another after every commit, by whomever, and stays while
+    /// the log is copied back or reset.
+    pub(crate) fn commits(&self) -> u64 {
+        // SAFETY: as in `now`. The second word holds `iChange`, and beside it what
+        // is the same for as long as the database is open.
+        unsafe { self.0.add(1).as_ref() }.load(Ordering::Acquire)
     }
 
     /// The words now. A commit that returned before this call is in them.

@@ -28,7 +28,7 @@ mod access;
 mod cursor;
 mod desk;
 mod future;
-mod mark;
+pub(crate) mod mark;
 mod pool;
 mod raw;
 pub(crate) mod slots;
@@ -271,6 +271,22 @@ impl Readers {
     /// How many connections are in use now, snapshots included.
     pub(crate) fn in_use(&self) -> usize {
         self.pool.slots.in_use() + self.outside()
+    }
+
+    /// What `ask` says of each connection that has a slot, and its name.
+    pub(crate) fn each_idle(
+        &self,
+        ask: impl Fn(&rusqlite::Connection) -> Vec<(String, String)>,
+    ) -> impl Iterator<Item = (String, Vec<(String, String)>)> {
+        let count = self.connector.options.readers.max(1);
+        let idle = self.pool.each_idle(count, |tx| ask(tx.raw().connection()));
+        idle.into_iter().enumerate().map(|(place, told)| {
+            let in_use = || vec![("state".into(), "in use".into())];
+            (
+                format!("read connection {}", place + 1),
+                told.unwrap_or_else(in_use),
+            )
+        })
     }
 
     /// How many connections are open.

@@ -73,6 +73,28 @@ impl Pool {
         }
     }
 
+    /// Calls `each` with every connection that nobody uses; `None` where one is in
+    /// use.
+    pub(super) fn each_idle<T>(
+        &self,
+        count: usize,
+        mut each: impl FnMut(&ReadTx) -> T,
+    ) -> Vec<Option<T>> {
+        let mut found: Vec<Option<T>> = Vec::new();
+        let opened = (0..count).filter(|&index| self.desks.is_filled(index));
+        let opened: Vec<usize> = opened.collect();
+        found.resize_with(opened.len(), || None);
+        self.slots.visit(|index| {
+            let place = opened.iter().position(|&it| it == index);
+            // SAFETY: as in `rest_at`.
+            let tx = unsafe { self.desks.get(index) };
+            if let (Some(place), Some(tx)) = (place, tx) {
+                found[place] = Some(each(tx));
+            }
+        });
+        found
+    }
+
     /// Ends the transactions that nobody uses; says whether some are used.
     pub(super) fn rest(&self) -> bool {
         self.round.0.fetch_add(1, Ordering::AcqRel);

@@ -57,6 +57,17 @@ struct Lease {
 struct Guard {
     /// SQLite may compile our own two statements again at any time.
     ours: Cell<bool>,
+    /// Which tables the statement reads that is compiled now, if anybody asks.
+    reads: RefCell<Option<Vec<String>>>,
+}
+
+/// Ends noting, also when what runs panics.
+struct Noting<'a>(&'a Guard);
+
+impl Drop for Noting<'_> {
+    fn drop(&mut self) {
+        self.0.reads.borrow_mut().take();
+    }
 }
 
 /// The limits of the call that runs now.
@@ -86,6 +97,7 @@ impl ReadConnection {
             connection,
             guard: Box::new(Guard {
                 ours: Cell::new(false),
+                reads: RefCell::new(None),
             }),
             watch: RefCell::new(None),
             lease: Lease::default(),
@@ -258,6 +270,25 @@ impl ReadConnection {
         }
     }
 
+    /// Which tables `sql` reads: what the authorizer is asked while it is compiled.
+    pub(super) fn tables_of(&self, sql: &str) -> rusqlite::Result<Vec<String>> {
+        *self.guard.reads.borrow_mut() = Some(Vec::new());
+        let compiled = self.connection.prepare(sql).map(drop);
+        let reads = self.guard.reads.borrow_mut().take();
+        compiled.map(|()| reads.unwrap_or_default())
+    }
+
+    /// Runs `run`; which tables the statements read that it compiled, which is all
+    /// that it ran.
+    pub(super) fn noting_tables<T>(&self, run: impl FnOnce() -> T) -> (T, Vec<String>) {
+        self.connection.flush_prepared_statement_cache();
+        *self.guard.reads.borrow_mut() = Some(Vec::new());
+        let noting = Noting(&self.guard);
+        let answer = run();
+        let reads = noting.0.reads.borrow_mut().take();
+        (answer, reads.unwrap_or_default())
+    }
+
     /// Interrupts what runs from now on as soon as `patience` is exhausted.
     pub(super) fn watch(&self, patience: Box<dyn Patience + Send>, since: Instant) {
         let watch = Box::new(Watch {
@@ -371,6 +402,16 @@ unsafe extern "C" fn authorize(
     // SAFETY: SQLite passes either null or a text that lives during the call.
     let text =
         |text: *const c_char| unsafe { (!text.is_null()).then(|| CStr::from_ptr(text).to_bytes()) };
+    if action == ffi::SQLITE_READ
+        && let Some(reads) = &mut *guard.reads.borrow_mut()
+        && let Some(table) = text(first)
+    {
+        let table = String::from_utf8_lossy(table);
+        reads.push(match text(schema) {
+            None | Some(b"main") => table.into_owned(),
+            Some(schema) => format!("{}.{table}", String::from_utf8_lossy(schema)),
+        });
+    }
     let allowed = match action {
         ffi::SQLITE_TRANSACTION => guard.ours.get(),
         ffi::SQLITE_SAVEPOINT | ffi::SQLITE_ATTACH | ffi::SQLITE_DETACH => false,

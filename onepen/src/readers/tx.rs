@@ -202,6 +202,43 @@ impl ReadTx {
         lost.with_database(&self.database)
     }
 
+    /// Which tables `sql`, which has just run in this transaction, reads; `None`
+    /// when a virtual table is among them, which may read any other.
+    pub(crate) fn tables_of(&self, sql: &str) -> Result<Option<Vec<String>>> {
+        let tables = self
+            .raw()
+            .tables_of(sql)
+            .map_err(|error| self.failed(error))?;
+        self.ordinary(tables)
+    }
+
+    /// Runs `run`, which reads in this transaction; the tables it read, as
+    /// [`tables_of`](Self::tables_of).
+    pub(crate) fn noting_tables<T>(
+        &self,
+        run: impl FnOnce() -> Result<T>,
+    ) -> Result<(T, Option<Vec<String>>)> {
+        let (answer, mut tables) = self.raw().noting_tables(run);
+        tables.sort_unstable();
+        tables.dedup();
+        Ok((answer?, self.ordinary(tables)?))
+    }
+
+    /// The tables, if none of them is virtual.
+    fn ordinary(&self, tables: Vec<String>) -> Result<Option<Vec<String>>> {
+        let is_virtual = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE \
+             NOCASE AND sql LIKE 'CREATE VIRTUAL%'";
+        for table in &tables {
+            if self
+                .query_row_optional(is_virtual, (table,), |_| Ok(()))?
+                .is_some()
+            {
+                return Ok(None);
+            }
+        }
+        Ok(Some(tables))
+    }
+
     #[cold]
     pub(super) fn failed(&self, error: rusqlite::Error) -> Error {
         self.explained(Error::from(error))

@@ -336,3 +336,26 @@ fn on_connect_ran_on_the_write_connection_once() {
     }
     assert_eq!(runs.load(Ordering::Relaxed), 1);
 }
+
+/// Virtual tables have statements of their own on the connection, which they
+/// finalise themselves.
+#[test]
+fn closing_over_a_virtual_table_that_was_used_leaves_the_memory_whole() {
+    for _ in 0..20 {
+        let scene = Scene::new("CREATE VIRTUAL TABLE word USING fts5(it)");
+        for _ in 0..3 {
+            let insert = "INSERT INTO word VALUES ('one two')";
+            scene.db.execute(insert, ()).unwrap();
+        }
+        let count: i64 = scene
+            .db
+            .exclusively(|connection| {
+                let matching = "SELECT count(*) FROM word WHERE it MATCH 'two'";
+                Ok(connection.query_row(matching, (), |row| row.get(0))?)
+            })
+            .unwrap();
+        assert_eq!(count, 3);
+        scene.db.execute("DELETE FROM word", ()).unwrap();
+        scene.db.close();
+    }
+}
