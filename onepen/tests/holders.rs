@@ -192,7 +192,9 @@ fn each_part_of_a_wait_has_its_length() {
     let waited = late.waited();
     let what: Vec<_> = waited.parts.iter().map(|part| part.what).collect();
     let in_turn = [WaitedFor::QueueSpace, WaitedFor::Pen, WaitedFor::WriteLock];
-    assert_eq!(what, in_turn, "{late}");
+    // It may be let in by the very turn that goes on to the write lock.
+    let at_once = [WaitedFor::QueueSpace, WaitedFor::WriteLock];
+    assert!(what == in_turn || what == at_once, "{what:?}: {late}");
     assert_eq!(waited.position, Some(1), "{late}");
     let sum: Duration = waited
         .parts

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use onepen::{CancelToken, Database, ErrorKind, Outcome, WaitedFor, WhenFull};
 
@@ -88,6 +89,12 @@ fn a_token_ends_a_wait_for_a_strangers_lock() {
                 .execute("INSERT INTO t VALUES (2)", ())
         });
         scene.wait_for_queue(1);
+        // Whoever has the pen has come to the lock with it.
+        until("a wait for the write lock", || {
+            let short = scene.db.with().deadline(Duration::from_millis(1));
+            let error = short.execute("INSERT INTO t VALUES (3)", ()).unwrap_err();
+            error.waited().what == WaitedFor::WriteLock
+        });
         token.cancel();
         for waiting in [first, second] {
             let error = waiting.join().unwrap().unwrap_err();
