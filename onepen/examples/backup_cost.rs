@@ -27,7 +27,7 @@ struct Settings {
     /// Random rows of the large table are changed, each on a page of its own,
     /// instead of rows being added to another one.
     updates: bool,
-    share: f64,
+    share: Option<f64>,
     rate: Option<u64>,
     check: Check,
     compact: bool,
@@ -43,7 +43,7 @@ fn main() -> Result<()> {
     fill(&db, settings.megabytes)?;
     let size = length(&path);
     println!(
-        "{} writers under synchronous=FULL, {}; database of {} MB; copies with share {}, {:?} check",
+        "{} writers under synchronous=FULL, {}; database of {} MB; copies with {}, {:?} check",
         settings.writers,
         if settings.updates {
             "each changes a random row of it"
@@ -51,7 +51,11 @@ fn main() -> Result<()> {
             "each adds a row"
         },
         size >> 20,
-        settings.share,
+        settings
+            .share
+            .map_or("the usual share".to_owned(), |share| format!(
+                "share {share}"
+            )),
         settings.check,
     );
     let writes = AtomicU64::new(0);
@@ -158,8 +162,10 @@ fn measure(
             .replace(true)
             .check(settings.check)
             .compact(settings.compact)
-            .share(settings.share)
             .log_limit(8 << 30, WhenLogFull::Stop);
+        if let Some(share) = settings.share {
+            transfer = transfer.share(share);
+        }
         if let Some(rate) = settings.rate {
             transfer = transfer.rate(rate);
         }
@@ -215,7 +221,7 @@ fn settings() -> Settings {
         rounds: 3,
         quiet: Duration::from_secs(2),
         updates: false,
-        share: 1.0,
+        share: None,
         rate: None,
         check: Check::Full,
         compact: false,
@@ -232,7 +238,7 @@ fn settings() -> Settings {
             "--writers" => settings.writers = number() as u64,
             "--rounds" => settings.rounds = number() as usize,
             "--seconds" => settings.quiet = Duration::from_secs_f64(number()),
-            "--share" => settings.share = number(),
+            "--share" => settings.share = Some(number()),
             "--rate" => settings.rate = Some(number() as u64),
             "--updates" => settings.updates = true,
             "--compact" => settings.compact = true,

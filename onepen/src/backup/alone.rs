@@ -12,7 +12,6 @@
 //! it open.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,6 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// What a process that opened the file just before it was replaced finds in it:
 /// no database, instead of one that has another one's log beside it.
+#[cfg(unix)]
 const NOTE: &[u8; 100] = b"This database was replaced by another one of the same name. Open it \
 again by its name. (onepen)\n\0\0\0\0";
 
@@ -55,14 +55,35 @@ impl Alone {
         };
         this.lock()?;
         // All of it again, now that nobody can begin.
-        let same = crate::file::identify(path).map_err(io)?;
-        if same.is_none() || same != identity(&this.file).map_err(io)? || has_log(path) {
+        if !this.is_still_there().map_err(io)? || has_log(path) {
             return Err(in_use(path, ""));
         }
         Ok(this)
     }
 
+    /// The name still leads to the file that is locked.
+    #[cfg(unix)]
+    fn is_still_there(&self) -> std::io::Result<bool> {
+        let locked = crate::file::FileId::of(&self.file.metadata()?);
+        Ok(crate::file::identify(&self.path)? == Some(locked))
+    }
+
+    /// Nobody can rename a file that is open.
+    #[cfg(not(unix))]
+    fn is_still_there(&self) -> std::io::Result<bool> {
+        Ok(true)
+    }
+
+    /// There the system replaces no file that somebody has open.
+    #[cfg(not(unix))]
     fn lock(&self) -> Result<()> {
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    fn lock(&self) -> Result<()> {
+        use std::os::fd::AsFd as _;
+
         use rustix::fs::{FlockOperation, fcntl_lock};
         match fcntl_lock(self.file.as_fd(), FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(()),
@@ -114,12 +135,6 @@ impl Alone {
             }
         }
     }
-}
-
-#[cfg(unix)]
-fn identity(file: &File) -> std::io::Result<Option<crate::file::FileId>> {
-    file.metadata()
-        .map(|meta| Some(crate::file::FileId::of(&meta)))
 }
 
 /// There is something beside it that SQLite would apply.

@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 type OnProgress<'a> = Box<dyn FnMut(&Progress) + Send + 'a>;
 
 /// The part of the time that a copy works when the caller does not say.
-const SHARE: f64 = 0.5;
+const SHARE: f64 = 0.25;
 
 /// How far a copy stands behind other threads (`nice`).
 #[cfg(target_os = "linux")]
@@ -103,7 +103,8 @@ impl<'a> Transfer<'a> {
 
     /// At most this part of the time is spent copying and checking, and the rest
     /// of it resting: 0.25 takes four times as long and a quarter of a processor.
-    /// Between 0.01 and 1.
+    /// Between 0.01 and 1. Default: 0.25. The longer it takes, the longer the log
+    /// grows.
     pub fn share(mut self, share: f64) -> Self {
         self.plan.limits.share = if share.is_nan() {
             1.0
