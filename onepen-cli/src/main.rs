@@ -1,10 +1,13 @@
 //! The command `onepen`: what can be said to it. What it does is in the rooms.
 
 mod bench;
+mod child;
 #[cfg(unix)]
 mod doctor;
 #[cfg(unix)]
 mod files;
+#[cfg(unix)]
+mod stress;
 #[cfg(unix)]
 mod top;
 mod words;
@@ -26,6 +29,7 @@ Examples:
   onepen bench --sweep 1,2,4,8,16 --html b.html throughput against writers, as a page
   onepen bench --script tx.sql --db app.db      your transactions on a copy of your data
   onepen doctor app.db                          who holds the lock, and what is wrong
+  onepen stress app.db --kill --stop            a proof on a copy of your data that nothing is lost
 ")]
 struct Cli {
     #[command(subcommand)]
@@ -89,6 +93,30 @@ s sorts, / filters, h helps. Exit status: 0 done; 2 could not look.")]
     /// One of the processes of `bench --processes`.
     #[command(hide = true)]
     BenchWorker,
+
+    /// Everything at once on a database, and a proof that nothing was lost, torn or mixed up
+    #[cfg(unix)]
+    #[command(before_help = "\
+Examples:
+  onepen stress
+  onepen stress app.db --duration 10s
+  onepen stress app.db --kill --stop --faults --strangers
+  onepen stress --workload list-append,bank --processes 4 --seed 7 --history kept
+  onepen stress --check kept/bank.history
+")]
+    #[command(
+        help_template = "{about}\n\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"
+    )]
+    #[command(after_help = "\
+Exit status: 0 nothing is wrong; 1 an anomaly was found, and is shown;
+2 wrong usage, or something could not run. Ctrl-C ends the run and checks what
+there is; a second one ends the program.")]
+    Stress(Box<stress::Args>),
+
+    /// One of the processes of `stress`.
+    #[cfg(unix)]
+    #[command(hide = true)]
+    StressWorker,
 }
 
 fn main() -> ExitCode {
@@ -100,5 +128,11 @@ fn main() -> ExitCode {
         Command::Top(args) => top::run(&args),
         Command::BenchWorker if bench::worker() => ExitCode::SUCCESS,
         Command::BenchWorker => ExitCode::FAILURE,
+        #[cfg(unix)]
+        Command::Stress(args) => stress::run(&args),
+        #[cfg(unix)]
+        Command::StressWorker if stress::worker() => ExitCode::SUCCESS,
+        #[cfg(unix)]
+        Command::StressWorker => ExitCode::FAILURE,
     }
 }

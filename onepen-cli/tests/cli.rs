@@ -239,7 +239,8 @@ fn has_started(scratch: &Path) -> bool {
     let sign = || -> Option<i64> {
         let run = fs::read_dir(scratch).ok()?.next()?.ok()?;
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
-        let db = rusqlite::Connection::open_with_flags(run.path().join("bench.db"), flags).ok()?;
+        let db =
+            rusqlite::Connection::open_with_flags(run.path().join("scratch.db"), flags).ok()?;
         db.query_row("SELECT count(*) FROM started", (), |row| row.get(0))
             .ok()
     };

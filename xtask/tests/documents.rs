@@ -54,7 +54,13 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
 /// The names of all functions below `#[test]`.
 fn tests() -> BTreeSet<String> {
     let mut files = Vec::new();
-    for package in ["onepen-lock", "onepen", "onepen-cli", "xtask"] {
+    for package in [
+        "onepen-lock",
+        "onepen-check",
+        "onepen",
+        "onepen-cli",
+        "xtask",
+    ] {
         sources(&root().join(package), &mut files);
     }
     let mut names = BTreeSet::new();

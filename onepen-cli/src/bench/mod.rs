@@ -5,19 +5,19 @@
 //! shows what came out. The report goes to standard output, everything else
 //! to standard error.
 
-mod args;
-mod codes;
+pub mod args;
+pub mod codes;
 mod driver;
 mod fsyncs;
 #[cfg(test)]
 mod planted;
-mod progress;
-mod random;
+pub mod progress;
+pub mod random;
 mod report;
-mod scratch;
+pub mod scratch;
 mod script;
-mod sql;
-mod ways;
+pub mod sql;
+pub mod ways;
 mod workloads;
 
 use std::io::IsTerminal;
@@ -28,6 +28,7 @@ pub use args::Args;
 pub use driver::worker;
 
 use driver::Plan;
+pub use driver::Watch;
 use progress::Progress;
 use report::{Report, Style, Surroundings};
 use scratch::Scratch;
@@ -112,7 +113,11 @@ fn measure(
         plan.slice.workload.build(&path)?;
     }
     // Before anything is said: from then on ctrl-C has its meaning.
-    let progress = Progress::new(plan, scratch.path().to_owned())?;
+    let progress = Progress::new(
+        plan.expected(),
+        plan.slice.duration,
+        scratch.path().to_owned(),
+    )?;
     eprintln!(
         "Scratch databases in {} ({}); {} measurements, about {}.",
         scratch.parent().display(),

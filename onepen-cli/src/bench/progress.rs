@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::driver::{Plan, Watch};
+use super::driver::Watch;
 
 /// The bar and the ear for ctrl-C.
 pub struct Progress {
@@ -28,9 +28,9 @@ pub struct Progress {
 const INTERRUPTED: i32 = 130;
 
 impl Progress {
-    /// Begins to show and to listen. `scratch` is removed when the program is
-    /// ended in the middle.
-    pub fn new(plan: &Plan, scratch: PathBuf) -> Result<Self, String> {
+    /// Begins to show and to listen: how long it all will take, and each part of
+    /// it. `scratch` is removed when the program is ended in the middle.
+    pub fn new(expected: Duration, slice: Duration, scratch: PathBuf) -> Result<Self, String> {
         let interrupted = Arc::new(AtomicBool::new(false));
         let heard = Arc::clone(&interrupted);
         ctrlc::set_handler(move || {
@@ -45,17 +45,22 @@ impl Progress {
         } else {
             ProgressDrawTarget::hidden()
         };
-        let millis = u64::try_from(plan.expected().as_millis()).unwrap_or(u64::MAX);
+        let millis = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
         let bar = ProgressBar::with_draw_target(Some(millis), target).with_style(
             ProgressStyle::with_template("{wide_bar} {percent:>3} %  {msg}")
                 .expect("the template is valid"),
         );
         Ok(Self {
             bar,
-            slice: plan.slice.duration,
+            slice,
             done: Cell::new(0),
             interrupted,
         })
+    }
+
+    /// Says what is under way.
+    pub fn say(&self, what: String) {
+        self.bar.set_message(what);
     }
 
     /// Takes the bar away.

@@ -27,7 +27,7 @@ impl Scratch {
     pub fn new(wanted: Option<&Path>) -> Result<Self, String> {
         let make = |parent: &Path| {
             tempfile::Builder::new()
-                .prefix(".onepen-bench-")
+                .prefix(".onepen-scratch-")
                 .tempdir_in(parent)
         };
         let dir = match wanted {
@@ -101,12 +101,12 @@ impl Scratch {
 
     /// A fresh database in the starting state.
     pub fn fresh(&self, journal: Journal) -> Result<PathBuf, Fault> {
-        let path = self.dir.path().join("bench.db");
+        let path = self.dir.path().join("scratch.db");
         let io = |error: io::Error| {
             Fault::Workload(format!("cannot prepare the scratch database: {error}"))
         };
         for suffix in ["", "-wal", "-shm", "-journal"] {
-            let old = self.dir.path().join(format!("bench.db{suffix}"));
+            let old = self.dir.path().join(format!("scratch.db{suffix}"));
             match fs::remove_file(old) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
                 _ => {}
@@ -119,6 +119,11 @@ impl Scratch {
             .and_then(|file| file.sync_all())
             .map_err(io)?;
         Ok(path)
+    }
+
+    /// Leaves it where it is.
+    pub fn keep(self) -> PathBuf {
+        self.dir.keep()
     }
 
     /// Removes it; an error is worth telling, no more.

@@ -1,12 +1,11 @@
 //! One way on several processes at once: this program starts itself again.
 //!
-//! Protocol, one JSON value per line: the parent sends the slice, the worker
+//! Protocol (see [`child`](crate::child)): the parent sends the slice, the worker
 //! answers `Ready`; when all have, the parent sends `go`, and each answers
 //! `Ran`. Whatever else reaches a worker, or the end of its input, tells it to
 //! stop: workers never outlive their parent.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::io::{BufRead, BufReader};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -16,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::slice::{self, Slice};
 use super::tally::Ran;
+use crate::child::{Child, say};
 
 /// The hidden subcommand that makes this program a worker.
 pub const SUBCOMMAND: &str = "bench-worker";
@@ -49,7 +49,7 @@ pub fn run(
                 process,
                 ..slice.clone()
             };
-            Worker::start(&slice, answers.clone())
+            start(&slice, answers.clone())
         })
         .collect::<Result<_, _>>()?;
     drop(answers);
@@ -86,7 +86,7 @@ pub fn run(
         }
         if !go_on(began.elapsed()) {
             for worker in &mut workers {
-                worker.input = None;
+                worker.end();
             }
         }
     }
@@ -95,57 +95,10 @@ pub fn run(
 
 const DIED: &str = "a worker process ended without an answer";
 
-struct Worker {
-    child: Child,
-    input: Option<ChildStdin>,
-}
-
-impl Worker {
-    fn start(slice: &Slice, answers: mpsc::Sender<Answer>) -> Result<Self, String> {
-        let start = || -> std::io::Result<Self> {
-            let mut child = Command::new(std::env::current_exe()?)
-                .arg(SUBCOMMAND)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()?;
-            let output = child.stdout.take().expect("it was asked for");
-            let input = child.stdin.take();
-            // Ends with the worker's output.
-            thread::spawn(move || {
-                for line in BufReader::new(output).lines() {
-                    let answer = line
-                        .map_err(|error| error.to_string())
-                        .and_then(|line| {
-                            serde_json::from_str(&line).map_err(|error| error.to_string())
-                        })
-                        .unwrap_or_else(|why| Answer::Failed(format!("a worker's answer: {why}")));
-                    if answers.send(answer).is_err() {
-                        return;
-                    }
-                }
-            });
-            Ok(Self { child, input })
-        };
-        let mut worker = start().map_err(|error| format!("cannot start a worker: {error}"))?;
-        let line = serde_json::to_string(slice).map_err(|error| error.to_string())?;
-        worker.tell(&line)?;
-        Ok(worker)
-    }
-
-    fn tell(&mut self, line: &str) -> Result<(), String> {
-        let Some(input) = &mut self.input else {
-            return Ok(());
-        };
-        writeln!(input, "{line}").map_err(|error| format!("cannot reach a worker: {error}"))
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        // The end of its input is its sign to end.
-        self.input = None;
-        let _ = self.child.wait();
-    }
+fn start(slice: &Slice, answers: mpsc::Sender<Answer>) -> Result<Child, String> {
+    Child::start(SUBCOMMAND, slice, move |answer| {
+        answers.send(answer.unwrap_or_else(Answer::Failed)).is_ok()
+    })
 }
 
 /// The life of a worker; `false` when it could not run.
@@ -154,14 +107,6 @@ pub fn worker() -> bool {
     let _ = ctrlc::set_handler(|| {});
     let answer = work().map_or_else(Answer::Failed, |ran| Answer::Ran(Box::new(ran)));
     say(&answer).is_ok() && matches!(answer, Answer::Ran(_))
-}
-
-fn say(answer: &Answer) -> Result<(), String> {
-    let line = serde_json::to_string(answer).map_err(|error| error.to_string())?;
-    let mut output = std::io::stdout().lock();
-    writeln!(output, "{line}")
-        .and_then(|()| output.flush())
-        .map_err(|error| error.to_string())
 }
 
 fn work() -> Result<Ran, String> {

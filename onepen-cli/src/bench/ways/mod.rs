@@ -6,7 +6,7 @@
 //! waits for whom, and how.
 
 mod ceiling;
-mod onepen;
+pub mod onepen;
 mod plain;
 mod pool;
 mod postgres;

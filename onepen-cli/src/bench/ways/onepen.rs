@@ -106,7 +106,7 @@ impl Onepen {
 }
 
 /// What a closure returns: the library's own errors as they are.
-fn error(fault: Fault) -> Error {
+pub fn error(fault: Fault) -> Error {
     match fault {
         Fault::Onepen(error) => error,
         other => Error::other(other),
@@ -114,7 +114,7 @@ fn error(fault: Fault) -> Error {
 }
 
 /// What the closure returned, out of the library again.
-fn fault(error: Error) -> Fault {
+pub fn fault(error: Error) -> Fault {
     if error.kind() != ErrorKind::Other {
         return Fault::Onepen(error);
     }
@@ -127,7 +127,8 @@ fn fault(error: Error) -> Fault {
     }
 }
 
-struct Writing<'a, 'tx>(&'a WriteTx<'tx>);
+/// Statements in a write closure.
+pub struct Writing<'a, 'tx>(pub &'a WriteTx<'tx>);
 
 impl Session for Writing<'_, '_> {
     fn execute(&mut self, sql: &Sql, params: &[Value]) -> Result<usize, Fault> {
@@ -139,7 +140,8 @@ impl Session for Writing<'_, '_> {
     }
 }
 
-struct Reading<'a>(&'a ReadTx);
+/// Statements in a read closure.
+pub struct Reading<'a>(pub &'a ReadTx);
 
 impl Session for Reading<'_> {
     fn execute(&mut self, sql: &Sql, params: &[Value]) -> Result<usize, Fault> {
