@@ -12,13 +12,24 @@ pub(crate) trait Cancel: Send + Sync {
     fn is_over(&self) -> bool;
 }
 
-/// Wakes whoever sleeps on a word.
-struct Nudge(Weak<WaitWord>);
+/// Something that sleeps, and looks at the token when it is woken.
+pub(crate) trait Sleeps: Send + Sync {
+    fn wake(&self);
+}
 
-impl Cancel for Nudge {
+impl Sleeps for WaitWord {
+    fn wake(&self) {
+        self.advance();
+    }
+}
+
+/// A sleeper as a token knows it.
+struct Nudge<T>(Weak<T>);
+
+impl<T: Sleeps> Cancel for Nudge<T> {
     fn cancel(&self) {
-        if let Some(word) = self.0.upgrade() {
-            word.advance();
+        if let Some(sleeper) = self.0.upgrade() {
+            sleeper.wake();
         }
     }
 
@@ -79,6 +90,12 @@ impl CancelToken {
         watchers.push(watcher);
     }
 
+    /// Wakes `sleeper` when it is cancelled. Its own check of `is_cancelled` must
+    /// come after.
+    pub(crate) fn nudge<T: Sleeps + 'static>(&self, sleeper: &Arc<T>) {
+        self.watch(Box::new(Nudge(Arc::downgrade(sleeper))));
+    }
+
     /// Sleeps so long, or until it is cancelled.
     pub(crate) fn sleep(&self, pause: Duration) {
         if cfg!(any(onepen_loom, onepen_shuttle)) {
@@ -86,7 +103,7 @@ impl CancelToken {
         }
         let until = Instant::now().checked_add(pause);
         let word = Arc::new(WaitWord::new());
-        self.watch(Box::new(Nudge(Arc::downgrade(&word))));
+        self.nudge(&word);
         loop {
             let seen = word.current();
             if self.is_cancelled() || until.is_some_and(|at| Instant::now() >= at) {

@@ -13,11 +13,10 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Weak;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use crate::cancel::{Cancel, CancelToken};
+use crate::cancel::{CancelToken, Sleeps};
 use crate::engine::{GiveUp, Patience, Until};
 use crate::sync::{Arc, AtomicU8, Mutex, Ordering, WaitWord, lock};
 use crate::timer::{Calls, Expires};
@@ -59,7 +58,7 @@ struct Task {
     deadline: Option<Instant>,
 }
 
-impl Waiter {
+impl Sleeps for Waiter {
     /// To be called without the line's lock: wakers are foreign code.
     fn wake(&self) {
         self.word.advance();
@@ -70,7 +69,9 @@ impl Waiter {
             }
         }
     }
+}
 
+impl Waiter {
     fn outcome(&self) -> Option<Result<(), Left>> {
         match self.fate.load(Ordering::Acquire) {
             WAITS => None,
@@ -82,21 +83,6 @@ impl Waiter {
 
     fn settle(&self, fate: u8) {
         self.fate.store(fate, Ordering::Release);
-    }
-}
-
-/// A waiter as its cancel token knows it.
-struct Nudge(Weak<Waiter>);
-
-impl Cancel for Nudge {
-    fn cancel(&self) {
-        if let Some(waiter) = self.0.upgrade() {
-            waiter.wake();
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        self.0.strong_count() == 0
     }
 }
 
@@ -138,7 +124,7 @@ impl Line {
             waiter
         };
         if let Some(token) = patience.token() {
-            token.watch(Box::new(Nudge(Arc::downgrade(&waiter))));
+            token.nudge(&waiter);
         }
         loop {
             let seen = waiter.word.current();
@@ -284,7 +270,7 @@ impl Waiting {
             crate::timer::shared().wake_at(at, &line);
         }
         if let (Some(token), Some(waiter)) = (&self.cancel, &self.waiter) {
-            token.watch(Box::new(Nudge(Arc::downgrade(waiter))));
+            token.nudge(waiter);
         }
         Poll::Pending
     }

@@ -16,11 +16,10 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::sync::Weak;
 use std::sync::atomic::{AtomicU64 as Counter, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use crate::cancel::{Cancel, CancelToken};
+use crate::cancel::Sleeps;
 use crate::engine::{Patience, Until};
 use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
 use crate::pen::{gave_up, job::Ticket, patience};
@@ -144,18 +143,9 @@ struct Waiter {
     word: WaitWord,
 }
 
-/// A waiter as its cancel token knows it.
-struct Nudge(Weak<Waiter>);
-
-impl Cancel for Nudge {
-    fn cancel(&self) {
-        if let Some(waiter) = self.0.upgrade() {
-            waiter.word.advance();
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        self.0.strong_count() == 0
+impl Sleeps for Waiter {
+    fn wake(&self) {
+        self.word.advance();
     }
 }
 
@@ -261,7 +251,7 @@ impl Slots {
         let since = since.unwrap_or_else(Instant::now);
         let patience: Until<'_> = patience(ticket, since);
         if let Some(cancel) = &ticket.cancel {
-            CancelToken::watch(cancel, Box::new(Nudge(Arc::downgrade(waiter))));
+            cancel.nudge(waiter);
         }
         loop {
             let seen = waiter.word.current();
