@@ -104,6 +104,48 @@ fn a_reader_is_shown_with_the_frame_it_pins() {
 }
 
 #[test]
+fn a_process_with_onepen_is_shown_with_what_it_says_of_itself() {
+    let scene = Scene::new();
+    let db = onepen::Options::new()
+        .label("shop")
+        .open(scene.path())
+        .unwrap();
+    db.execute("CREATE TABLE t(n)", ()).unwrap();
+    let (end, ends) = channel::<()>();
+    let (inside, is_inside) = channel();
+    std::thread::scope(|scope| {
+        let db = &db;
+        let holder = scope.spawn(move || {
+            db.with().label("nightly import").write_once(move |tx| {
+                tx.execute("INSERT INTO t VALUES (1)", ())?;
+                inside.send(()).unwrap();
+                ends.recv().unwrap();
+                Ok(())
+            })
+        });
+        is_inside.recv().unwrap();
+        let picture = scene.once();
+        end.send(()).unwrap();
+        holder.join().unwrap().unwrap();
+        let rows = picture["rows"].as_array().unwrap();
+        assert_eq!(rows.len(), 1, "{picture:#}");
+        let row = &rows[0];
+        assert_eq!(
+            (&row["is"], &row["label"]),
+            (&"onepen".into(), &"shop".into())
+        );
+        assert_eq!(row["does"], "writes", "{picture:#}");
+        assert_eq!(row["purpose"], "nightly import");
+        assert!(row["locks"].as_str().unwrap().contains("WRITER"));
+        assert!(row["for_s"].as_f64().unwrap() > 0.0);
+        assert_eq!(picture["totals"]["onepen"], 1);
+    });
+    // In the next picture it has committed something and is at rest.
+    let picture = scene.once();
+    assert_eq!(picture["rows"][0]["does"], "idle", "{picture:#}");
+}
+
+#[test]
 fn looking_changes_nothing() {
     let scene = Scene::new();
     let connection = scene.connect();

@@ -312,8 +312,8 @@ fn a_holder_is_seen_at_every_look_however_many_others_come_and_go() {
 f = open(path, 'w+b')
 print('here', flush=True)
 while True:
-    for n in range(300): fcntl.lockf(f, fcntl.LOCK_EX, 1, 2 * n)
-    fcntl.lockf(f, fcntl.LOCK_UN, 600, 0)
+    for n in range(100): fcntl.lockf(f, fcntl.LOCK_EX, 1, 2 * n)
+    fcntl.lockf(f, fcntl.LOCK_UN, 200, 0)
 ",
     );
     for _ in 0..500 {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -135,30 +135,40 @@ pub(super) fn look(path: &Path) -> Result<Look, Cannot> {
 /// The kernel hands its list out in pieces of a page, and what is let go between
 /// two pieces makes it pass over another lock.
 const PIECE: usize = 4096;
+/// Longer than any line of it.
+const LINE: usize = 256;
+/// How often a list of several pieces is read at most.
+const READS: usize = 4;
 
 /// Those lines of the kernel's list that are `wanted`.
 fn table(wanted: impl Fn(&Line) -> bool) -> io::Result<Vec<Line>> {
     let read = || -> io::Result<(Vec<Line>, bool)> {
-        let text = fs::read("/proc/locks")?;
-        let whole = text.len() < PIECE;
+        // In as few pieces as the kernel gives: the first is all there is when it
+        // is no full one. (`fs::read` asks for 32 bytes first.)
+        let mut file = fs::File::open("/proc/locks")?;
+        let mut text = vec![0; 16 * PIECE];
+        let first = file.read(&mut text)?;
+        text.truncate(first);
+        // A piece ends with a whole line, so a full one is a little shorter.
+        let whole = first < PIECE - LINE;
+        if !whole {
+            file.read_to_end(&mut text)?;
+        }
         let text = String::from_utf8_lossy(&text);
         Ok((Line::all(&text).filter(&wanted).collect(), whole))
     };
     let (mut lines, mut whole) = read()?;
-    // Until it says the same twice. While others come and go all the time that
-    // may never be, and then what was there at one of the last two reads counts.
-    for last in [false, false, false, true] {
+    // One read may miss a lock, and the next the same one; so what was there at
+    // any of a few counts, unless somebody else has it by now.
+    for _ in 1..READS {
         if whole {
             break;
         }
         let before = std::mem::take(&mut lines);
         (lines, whole) = read()?;
-        if lines == before {
-            break;
-        }
-        if last && !whole {
-            let missed = before.into_iter().filter(|line| !lines.contains(line));
-            let missed: Vec<_> = missed.collect();
+        if !whole {
+            let missed = |line: &Line| !lines.iter().any(|now| now == line || now.excludes(line));
+            let missed: Vec<_> = before.into_iter().filter(missed).collect();
             lines.extend(missed);
         }
     }

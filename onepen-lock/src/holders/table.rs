@@ -29,6 +29,15 @@ pub(super) struct Line {
 }
 
 impl Line {
+    /// Whether the two cannot be granted at the same time.
+    pub(super) fn excludes(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+            && self.owner != other.owner
+            && (self.bytes.exclusive || other.bytes.exclusive)
+            && self.bytes.first <= other.bytes.last
+            && other.bytes.first <= self.bytes.last
+    }
+
     /// Reads one line, with or without `lock:` before it. `None` for locks of
     /// other kinds (`flock`, leases), which SQLite does not use by itself.
     pub(super) fn parse(line: &str) -> Option<Self> {
