@@ -290,6 +290,17 @@ impl OnTerminal {
         }
     }
 
+    /// Waits until the screen is as it was before.
+    fn until_given_back(&mut self) {
+        let until = Instant::now() + PATIENCE;
+        while self.screen.screen().alternate_screen() {
+            let left = until.saturating_duration_since(Instant::now());
+            let bytes = self.output.recv_timeout(left);
+            self.screen
+                .process(&bytes.expect("the screen is given back"));
+        }
+    }
+
     fn until_shown(&mut self, text: &str) {
         self.until(&format!("shown: {text}"), |contents| {
             contents.contains(text)
@@ -338,14 +349,7 @@ fn on_a_terminal_it_lives_obeys_keys_and_gives_the_screen_back() {
     terminal.press("q");
     let status = wait(&mut terminal.child);
     assert!(status.success());
-    let until = Instant::now() + PATIENCE;
-    while terminal.screen.screen().alternate_screen() {
-        let left = until.saturating_duration_since(Instant::now());
-        let bytes = terminal.output.recv_timeout(left);
-        terminal
-            .screen
-            .process(&bytes.expect("the screen is given back"));
-    }
+    terminal.until_given_back();
 }
 
 #[test]
@@ -357,12 +361,5 @@ fn a_signal_ends_it_with_the_terminal_given_back() {
     let pid = rustix::process::Pid::from_child(&terminal.child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert!(wait(&mut terminal.child).success());
-    let until = Instant::now() + PATIENCE;
-    while terminal.screen.screen().alternate_screen() {
-        let left = until.saturating_duration_since(Instant::now());
-        let bytes = terminal.output.recv_timeout(left);
-        terminal
-            .screen
-            .process(&bytes.expect("the screen is given back"));
-    }
+    terminal.until_given_back();
 }

@@ -85,6 +85,29 @@ pub struct Row {
 }
 
 impl Row {
+    /// A process that has the database open, and no more is known.
+    pub fn idle(pid: Option<u32>, command: &str, is: Is) -> Self {
+        Self {
+            pid,
+            command: command.to_owned(),
+            is,
+            label: None,
+            activity: String::new(),
+            stopped: false,
+            does: Does::Idle,
+            for_s: None,
+            before: None,
+            thread: None,
+            purpose: None,
+            locks: None,
+            transactions_per_s: None,
+            writes_per_s: None,
+            waits_per_s: None,
+            longest_wait_s: None,
+            pins: None,
+        }
+    }
+
     /// How it is called in one word or two.
     pub fn name(&self) -> &str {
         match &self.label {

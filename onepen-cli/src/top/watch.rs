@@ -148,24 +148,15 @@ impl Watch {
             Some(more as f64 / seconds?)
         };
         let mut row = Row {
-            pid: Some(member.pid),
-            command: member.command.clone(),
-            is: Is::Onepen,
             label: Some(member.label.clone()),
-            activity: member.activity.clone(),
-            stopped: member.stopped,
-            does: Does::Idle,
-            for_s: None,
-            before: None,
-            thread: None,
-            purpose: None,
-            locks: None,
             transactions_per_s: rate(|counters| counters.commits),
             writes_per_s: rate(|counters| counters.writes),
             waits_per_s: rate(|counters| counters.waits),
             longest_wait_s: Some(member.counters.longest_wait.as_secs_f64()),
-            pins: None,
+            ..Row::idle(Some(member.pid), &member.command, Is::Onepen)
         };
+        row.activity.clone_from(&member.activity);
+        row.stopped = member.stopped;
         if let Some(hold) = hold {
             self.put_locks(&mut row, raw, hold, lasting);
         }
@@ -198,25 +189,9 @@ impl Watch {
         hold: &Hold,
         lasting: &mut HashMap<Lasting, Instant>,
     ) -> Row {
-        let mut row = Row {
-            pid: hold.pid,
-            command: hold.command.clone(),
-            is: Is::Stranger,
-            label: None,
-            activity: hold.activity.clone(),
-            stopped: hold.stopped,
-            does: Does::Idle,
-            for_s: None,
-            before: None,
-            thread: None,
-            purpose: None,
-            locks: None,
-            transactions_per_s: None,
-            writes_per_s: None,
-            waits_per_s: None,
-            longest_wait_s: None,
-            pins: None,
-        };
+        let mut row = Row::idle(hold.pid, &hold.command, Is::Stranger);
+        row.activity.clone_from(&hold.activity);
+        row.stopped = hold.stopped;
         self.put_locks(&mut row, raw, hold, lasting);
         row
     }
