@@ -215,3 +215,21 @@ fn a_child_can_use_none_of_its_parents_blocks_and_closes_nothing_of_theirs() {
         "the child has removed the log"
     );
 }
+
+/// What SQLite lets happen: nothing on a connection knows that it was forked.
+#[test]
+fn without_a_guard_a_forked_child_commits_what_its_parent_rolls_back() {
+    let _one = FORKS.lock().unwrap_or_else(PoisonError::into_inner);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.db");
+    let plain = rusqlite::Connection::open(&path).unwrap();
+    plain
+        .execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t(n); BEGIN IMMEDIATE; INSERT INTO t VALUES (1)")
+        .unwrap();
+    assert!(in_a_child(|| plain.execute_batch("COMMIT").is_ok()));
+    plain.execute_batch("ROLLBACK").unwrap();
+    let rows: i64 = plain
+        .query_row("SELECT count(*) FROM t", (), |row| row.get(0))
+        .unwrap();
+    assert_eq!(rows, 1, "rolled back, and there");
+}

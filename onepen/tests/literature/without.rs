@@ -262,3 +262,12 @@ fn without_sqlites_log_a_recovery_after_a_crash_is_told_to_nobody() {
     assert_eq!(*heard.lock().unwrap(), [ffi::SQLITE_NOTICE_RECOVER_WAL]);
     drop(hearing);
 }
+
+#[test]
+fn without_help_a_locked_database_names_nobody() {
+    let scene = Scene::wal();
+    let (one, two) = (scene.open(), scene.open());
+    run(&one, "BEGIN IMMEDIATE");
+    let refused = two.execute_batch(INSERT).unwrap_err();
+    assert_eq!(refused.to_string(), "database is locked");
+}
