@@ -5,6 +5,7 @@ mod compare;
 mod gate;
 mod models;
 mod planted;
+mod proof;
 mod published;
 
 const USAGE: &str = "\
@@ -19,6 +20,8 @@ usage: cargo xtask <verb> [options]
             (`cargo xtask gate --help`)
   models    the hand-over of the pen under loom and shuttle, and with planted
             bugs (`cargo xtask models --help`)
+  proof     every instrument of docs/proof.md, or one, and a table of what they
+            looked at (`cargo xtask proof --help`)
 ";
 
 fn main() {
@@ -29,6 +32,7 @@ fn main() {
         Some("builds") => builds::main(&words.collect::<Vec<_>>()),
         Some("gate") => gate::main(words.collect()),
         Some("models") => models::main(words.collect()),
+        Some("proof") => proof::main(words.collect()),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");
             Ok(())

@@ -81,7 +81,9 @@ pub(super) const BUGS: &[Bug] = &[
             "let wake = self.claim_writer_wakeup(&mut state);\n        drop(state);\n        drop(retired);",
             "let wake = false;\n        drop(state);\n        drop(retired);",
         )],
-        by: loom("models::handover::a_caller_that_ran_by_itself_hands_over_to_whoever_queued_meanwhile"),
+        by: loom(
+            "models::handover::a_caller_that_ran_by_itself_hands_over_to_whoever_queued_meanwhile",
+        ),
     },
     Bug {
         what: "a hot pen wakes nobody",
@@ -157,7 +159,9 @@ pub(super) const BUGS: &[Bug] = &[
             "match engine.commit(patience) {",
             "match engine.commit(patience).or_else(|_| engine.commit(patience)) {",
         )],
-        by: scenario("models::groups::a_commit_that_fails_is_not_tried_again_for_a_lone_caller_either"),
+        by: scenario(
+            "models::groups::a_commit_that_fails_is_not_tried_again_for_a_lone_caller_either",
+        ),
     },
     Bug {
         what: "no look at autocommit after a member",
@@ -175,7 +179,9 @@ pub(super) const BUGS: &[Bug] = &[
             "    if engine.is_autocommit() {\n        return Fate::Failed { gone: true };\n    }\n    if fine && ",
             "    if fine && ",
         )],
-        by: shuttle("models::crowd::a_panic_or_failure_anywhere_in_a_group_is_its_own_callers_alone"),
+        by: shuttle(
+            "models::crowd::a_panic_or_failure_anywhere_in_a_group_is_its_own_callers_alone",
+        ),
     },
     Bug {
         what: "no look at deferred foreign keys",
@@ -200,7 +206,9 @@ pub(super) const BUGS: &[Bug] = &[
         what: "a panic or failure leaves its changes and savepoint",
         file: GROUP,
         changes: &[("        engine.rollback_to()\n", "        Ok(())\n")],
-        by: shuttle("models::crowd::a_panic_in_member_n_comes_back_to_its_caller_and_harms_no_neighbour"),
+        by: shuttle(
+            "models::crowd::a_panic_in_member_n_comes_back_to_its_caller_and_harms_no_neighbour",
+        ),
     },
     Bug {
         what: "an answer of an undone run is delivered",
@@ -233,7 +241,9 @@ pub(super) const BUGS: &[Bug] = &[
         what: "who is cancelled in the lobby is not woken",
         file: ENDING,
         changes: &[("            wake.lobby = true;\n", "")],
-        by: loom("models::handover::cancelling_in_the_lobby_wakes_its_submitter_and_lets_the_next_move_up"),
+        by: loom(
+            "models::handover::cancelling_in_the_lobby_wakes_its_submitter_and_lets_the_next_move_up",
+        ),
     },
     Bug {
         what: "the queue has no bound",
@@ -242,7 +252,9 @@ pub(super) const BUGS: &[Bug] = &[
             "state.queue.len() < self.limits.queue_members",
             "state.queue.len() < usize::MAX",
         )],
-        by: shuttle("models::crowd::the_queue_never_holds_more_than_its_bound_and_refuses_when_told_to"),
+        by: shuttle(
+            "models::crowd::the_queue_never_holds_more_than_its_bound_and_refuses_when_told_to",
+        ),
     },
     Bug {
         what: "closing does not wake the writer",
@@ -275,7 +287,9 @@ pub(super) const BUGS: &[Bug] = &[
             "const MAX_BYPASS: u32 = 8;",
             "const MAX_BYPASS: u32 = u32::MAX;",
         )],
-        by: shuttle("models::crowd::no_waiting_write_is_passed_by_more_than_eight_for_each_before_it"),
+        by: shuttle(
+            "models::crowd::no_waiting_write_is_passed_by_more_than_eight_for_each_before_it",
+        ),
     },
     Bug {
         what: "the last come is first served",
