@@ -36,7 +36,7 @@ use std::time::Instant;
 
 use self::alone::run_exclusive;
 use self::bounds::{Bounds, claim_all};
-use self::member::{Fate, fail_if_ok, foreign_keys, member, run_bare, run_with_savepoint};
+use self::member::{Fate, fail_if_ok, run_bare, run_begun_alone, run_with_savepoint};
 use super::herald::Herald;
 use super::job::{Kind, drop_quietly};
 use super::queue::Queued;
@@ -323,30 +323,6 @@ fn commit<E: Engine>(engine: &mut E, group: &mut Group<E>) {
     let mut members = std::mem::take(&mut group.members);
     members.drain(..).for_each(|job| group.answer(job));
     group.members = members; // its allocation
-}
-
-/// The next job, in the transaction that was just begun, by itself.
-fn run_begun_alone<E: Engine>(engine: &mut E, group: &mut Group<E>) {
-    let Some(Claimed { job, .. }) = group.claimed.pop_front() else {
-        return;
-    };
-    let fine = member(engine, |engine| job.run(engine));
-    if engine.is_autocommit() {
-        fail_if_ok(&*job);
-        engine.rollback();
-        group.last_size += 1;
-        group.answer(job);
-    } else if fine && !engine.owes_foreign_keys() {
-        group.members.push(job);
-        commit(engine, group);
-    } else {
-        if fine {
-            job.fail(foreign_keys());
-        }
-        engine.rollback();
-        group.last_size += 1;
-        group.answer(job);
-    }
 }
 
 fn fail_all<E: Engine>(group: &mut Group<E>, error: Error) {

@@ -5,6 +5,7 @@
 //! is still open and owes no foreign key; whoever hid the loss of the
 //! transaction, or left a debt, is failed with that.
 
+use super::{Claimed, Group, commit};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
 use crate::pen::job::Member;
@@ -57,6 +58,30 @@ pub(super) fn run_with_savepoint<E: Engine>(engine: &mut E, job: &dyn Member<E>)
             job.fail(error);
             Fate::Failed { gone: true }
         }
+    }
+}
+
+/// The next job, in the transaction that was just begun, by itself.
+pub(super) fn run_begun_alone<E: Engine>(engine: &mut E, group: &mut Group<E>) {
+    let Some(Claimed { job, .. }) = group.claimed.pop_front() else {
+        return;
+    };
+    let fine = member(engine, |engine| job.run(engine));
+    if engine.is_autocommit() {
+        fail_if_ok(&*job);
+        engine.rollback();
+        group.last_size += 1;
+        group.answer(job);
+    } else if fine && !engine.owes_foreign_keys() {
+        group.members.push(job);
+        commit(engine, group);
+    } else {
+        if fine {
+            job.fail(foreign_keys());
+        }
+        engine.rollback();
+        group.last_size += 1;
+        group.answer(job);
     }
 }
 

@@ -3,6 +3,9 @@
 use crate::planted::{Bug, loom, scenario, shuttle};
 
 const GROUP: &str = "onepen/src/pen/group.rs";
+const ALONE: &str = "onepen/src/pen/group/alone.rs";
+const BOUNDS: &str = "onepen/src/pen/group/bounds.rs";
+const MEMBER: &str = "onepen/src/pen/group/member.rs";
 const ENDING: &str = "onepen/src/pen/ending.rs";
 const HELD: &str = "onepen/src/pen/held.rs";
 const HERALD: &str = "onepen/src/pen/herald.rs";
@@ -154,7 +157,7 @@ pub(super) const BUGS: &[Bug] = &[
     },
     Bug {
         what: "a failed COMMIT of a lone caller is tried again",
-        file: GROUP,
+        file: ALONE,
         changes: &[(
             "match engine.commit(patience) {",
             "match engine.commit(patience).or_else(|_| engine.commit(patience)) {",
@@ -165,7 +168,7 @@ pub(super) const BUGS: &[Bug] = &[
     },
     Bug {
         what: "no look at autocommit after a member",
-        file: GROUP,
+        file: MEMBER,
         changes: &[(
             "    if engine.is_autocommit() {\n        return Fate::Failed { gone: true };\n    }\n    if fine && ",
             "    if fine && ",
@@ -174,7 +177,7 @@ pub(super) const BUGS: &[Bug] = &[
     },
     Bug {
         what: "no look at autocommit after a member",
-        file: GROUP,
+        file: MEMBER,
         changes: &[(
             "    if engine.is_autocommit() {\n        return Fate::Failed { gone: true };\n    }\n    if fine && ",
             "    if fine && ",
@@ -185,7 +188,7 @@ pub(super) const BUGS: &[Bug] = &[
     },
     Bug {
         what: "no look at deferred foreign keys",
-        file: GROUP,
+        file: MEMBER,
         changes: &[
             (
                 "if fine && !engine.owes_foreign_keys() {\n        return",
@@ -204,7 +207,7 @@ pub(super) const BUGS: &[Bug] = &[
     },
     Bug {
         what: "a panic or failure leaves its changes and savepoint",
-        file: GROUP,
+        file: MEMBER,
         changes: &[("        engine.rollback_to()\n", "        Ok(())\n")],
         by: shuttle(
             "models::crowd::a_panic_in_member_n_comes_back_to_its_caller_and_harms_no_neighbour",
@@ -221,7 +224,7 @@ pub(super) const BUGS: &[Bug] = &[
     },
     Bug {
         what: "a write_once runs in a group",
-        file: GROUP,
+        file: BOUNDS,
         changes: &[(
             "let alone = header.kind == Kind::Alone;",
             "let alone = false;",
