@@ -11,10 +11,20 @@ pub(super) const BUGS: &[Bug] = &[
     Bug {
         what: "a turn may be taken before those who wait",
         file: QUEUE,
-        changes: &[(
-            "                if self.others_wait() {\n                    // Whoever let it go",
-            "                if false {\n                    // Whoever let it go",
-        )],
+        changes: &[
+            (
+                "                if self.others_wait() {\n                    // Whoever let it go",
+                "                if false {\n                    // Whoever let it go",
+            ),
+            (
+                "        if self.others_wait() {\n            return if self.hand_over(turn, None) {",
+                "        if false {\n            return if self.hand_over(turn, None) {",
+            ),
+            (
+                "        if self.others_wait() {\n            self.hand_over(free, None);",
+                "        if false {\n            self.hand_over(free, None);",
+            ),
+        ],
         by: lock_test("gate", "order::nobody_gets_the_turn_before_those_who_wait"),
     },
     Bug {
