@@ -78,4 +78,13 @@ pub(super) const BUGS: &[Bug] = &[
         changes: &[(" && !line.emptied.contains(index)", "")],
         by: loom("models::slots::closing_waits_for_readers_refuses_others_and_gets_each_slot_once"),
     },
+    Bug {
+        what: "readers are held in a slot that is being closed",
+        file: SLOTS,
+        changes: &[(
+            "if slot.owner() == 0 && !line.closed {",
+            "if slot.owner() == 0 {",
+        )],
+        by: loom("models::slots::who_holds_readers_back_meets_nobody_who_closes_in_a_slot"),
+    },
 ];
