@@ -4,6 +4,7 @@ mod builds;
 mod compare;
 mod gate;
 mod models;
+mod planted;
 mod proof;
 mod published;
 

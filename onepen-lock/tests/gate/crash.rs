@@ -86,6 +86,10 @@ fn a_child_left_behind_by_a_dead_parent_stalls_nobody() {
     a.kill();
     assert!(scene.of(&a).unwrap().alive, "its child keeps the byte");
     assert_eq!(b.hear(), "turn");
+    assert!(
+        scene.of(&a).unwrap().alive,
+        "the turn came when the child ended"
+    );
     // SAFETY: the child sleeps for longer than this test, so the pid is its own.
     unsafe { libc::kill(child.parse().unwrap(), libc::SIGKILL) };
 }
