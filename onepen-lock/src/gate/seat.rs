@@ -399,6 +399,13 @@ impl Seat {
         header.stranger_seen.store(now, Relaxed);
     }
 
+    /// Whether somebody holds SQLite's write lock now, as the kernel's table of locks
+    /// says, which takes tens of microseconds to read. For who has the turn and was
+    /// refused that lock: is it worth asking again?
+    pub fn lock_is_held(&self) -> bool {
+        self.inner.files.lock_is_held()
+    }
+
     /// Within the turn, before BEGIN: sleeps for a millisecond when it is time to
     /// leave SQLite's lock to programs that poll for it, which is hardly ever.
     /// [`take`](Self::take) does it by itself.
