@@ -5,8 +5,8 @@ mod compare;
 mod gate;
 mod models;
 mod planted;
-mod proof;
 mod programs;
+mod proof;
 mod published;
 
 const USAGE: &str = "\
