@@ -423,9 +423,11 @@ impl Seat {
         }
         if now.saturating_sub(line.asked) >= ASK_EVERY {
             line.asked = now;
-            if self.inner.files.has_strangers(&self.inner.pids()) {
-                header.stranger_seen.store(now, Relaxed);
-            }
+            self.inner.files.ask_for_strangers(self.inner.pids(), now);
+        }
+        let seen = self.inner.files.strangers_seen();
+        if seen > header.stranger_seen.load(Relaxed) {
+            header.stranger_seen.store(seen, Relaxed);
         }
         let since = |stamp: &AtomicU64| match stamp.load(Relaxed) {
             0 => u64::MAX,
