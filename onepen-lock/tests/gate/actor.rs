@@ -236,7 +236,7 @@ fn take(seat: &Seat, until: Option<Instant>) -> &'static str {
 }
 
 /// As SQLite's writer does in write-ahead mode; gone with the file.
-fn lock_for_writing(database: &Path) -> std::fs::File {
+pub fn lock_for_writing(database: &Path) -> std::fs::File {
     let mut path = database.as_os_str().to_owned();
     path.push("-shm");
     let file = std::fs::File::options()
