@@ -399,6 +399,13 @@ impl Seat {
         header.stranger_seen.store(now, Relaxed);
     }
 
+    /// Whether somebody holds SQLite's write lock now, as the kernel's table of locks
+    /// says, which takes tens of microseconds to read. For who has the turn and was
+    /// refused that lock: is it worth asking again?
+    pub fn lock_is_held(&self) -> bool {
+        self.inner.files.lock_is_held()
+    }
+
     /// Within the turn, before BEGIN: sleeps for a millisecond when it is time to
     /// leave SQLite's lock to programs that poll for it, which is hardly ever.
     /// [`take`](Self::take) does it by itself.
@@ -416,9 +423,11 @@ impl Seat {
         }
         if now.saturating_sub(line.asked) >= ASK_EVERY {
             line.asked = now;
-            if self.inner.files.has_strangers(&self.inner.pids()) {
-                header.stranger_seen.store(now, Relaxed);
-            }
+            self.inner.files.ask_for_strangers(self.inner.pids(), now);
+        }
+        let seen = self.inner.files.strangers_seen();
+        if seen > header.stranger_seen.load(Relaxed) {
+            header.stranger_seen.store(seen, Relaxed);
         }
         let since = |stamp: &AtomicU64| match stamp.load(Relaxed) {
             0 => u64::MAX,
