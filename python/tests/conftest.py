@@ -17,11 +17,12 @@ def path(tmp_path: Path) -> str:
     return str(tmp_path / "app.db")
 
 
-@pytest.fixture
-def installed() -> Iterator[None]:
-    onepen.install(strict=True)
+@pytest.fixture(autouse=True)
+def plain_again() -> Iterator[None]:
+    assert not onepen.installed()
     yield
     onepen.uninstall()
+    assert not onepen.installed()
 
 
 class Workers:
