@@ -34,7 +34,7 @@ pub fn run(ask: &Ask) -> Result<Figures, Failure> {
             "--baseline=run",
         ])
         .args(["--package=onepen", "--package=onepen-lock"])
-        .args(["--minimum-test-timeout=60", "--build-timeout=600"])
+        .args(["--minimum-test-timeout=30", "--build-timeout=600"])
         .arg("--output")
         .arg(root().join("target").join("proof").join("mutants"));
     let mut words = ask.words.iter();
