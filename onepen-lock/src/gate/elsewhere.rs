@@ -90,6 +90,10 @@ impl Seat {
         match self.0 {}
     }
 
+    pub fn reads_first(&self, _time: Duration) {
+        match self.0 {}
+    }
+
     pub fn has_the_turn(&self) -> bool {
         match self.0 {}
     }

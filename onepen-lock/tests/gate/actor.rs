@@ -239,6 +239,10 @@ fn actor() {
                 seat.pass_on(1, 1, || true);
                 say("kept");
             }
+            "reads_first_ms" => {
+                seat.reads_first(Duration::from_millis(number()));
+                say("reads");
+            }
             "others" => say(&seat.others_are_waiting().to_string()),
             "fork" => say(&fork(&seat)),
             other => panic!("what is `{other}`?"),
