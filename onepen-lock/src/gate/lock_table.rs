@@ -7,6 +7,8 @@
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Bytes of the database file (<https://www.sqlite.org/fileformat2.html>,
 /// `os.h`): PENDING and RESERVED.
@@ -23,6 +25,7 @@ const IN_USE: u64 = 128;
 pub(super) struct Files {
     database: PathBuf,
     shared_memory: PathBuf,
+    seen: Arc<AtomicU64>,
 }
 
 impl Files {
@@ -33,6 +36,7 @@ impl Files {
         Self {
             database: database.to_owned(),
             shared_memory: shared_memory.into(),
+            seen: Arc::default(),
         }
     }
 
@@ -49,13 +53,28 @@ impl Files {
         })
     }
 
-    /// Whether a process other than `members` has the database open in
-    /// write-ahead mode.
-    pub(super) fn has_strangers(&self, members: &[u32]) -> bool {
+    /// Looks, on a thread of its own, whether a process other than `members` has
+    /// the database open in write-ahead mode. To open the table makes the kernel
+    /// wait for all processors, some 10 ms: whoever writes must not.
+    pub(super) fn ask_for_strangers(&self, members: Vec<u32>, now: u64) {
         let (_, shared_memory) = self.inodes();
-        locks().iter().any(|lock| {
-            lock.covers(shared_memory, IN_USE) && lock.pid.is_none_or(|pid| !members.contains(&pid))
-        })
+        let seen = Arc::clone(&self.seen);
+        let look = move || {
+            let strange = |lock: &Lock| lock.pid.is_none_or(|pid| !members.contains(&pid));
+            let is_one = |lock: &Lock| lock.covers(shared_memory, IN_USE) && strange(lock);
+            if locks().iter().any(is_one) {
+                seen.fetch_max(now, Relaxed);
+            }
+        };
+        // Without a thread to spare no gap is left, as without strangers.
+        let _ = std::thread::Builder::new()
+            .name("onepen-gate".to_owned())
+            .spawn(look);
+    }
+
+    /// The time of the latest question that found one; 0 for none.
+    pub(super) fn strangers_seen(&self) -> u64 {
+        self.seen.load(Relaxed)
     }
 
     /// By number alone: some file systems (btrfs, overlayfs) tell `stat` another
