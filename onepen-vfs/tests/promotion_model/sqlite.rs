@@ -521,7 +521,10 @@ impl Promotion {
                 }
                 // Who sleeps stands in line.
                 let sleeps = core.at == At::Sleep;
-                if sleeps && connection.has_vfs && state.turn != Some(me) && !state.line.contains(&me)
+                if sleeps
+                    && connection.has_vfs
+                    && state.turn != Some(me)
+                    && !state.line.contains(&me)
                 {
                     state.line.push(me);
                 }
