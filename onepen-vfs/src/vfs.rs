@@ -32,8 +32,8 @@ pub unsafe fn register(host: Host, default: bool) -> c_int {
     // SAFETY: SQLite's own functions, with a name that ends in 0.
     let registered = unsafe { (host.vfs_find)(NAME.as_ptr()) };
     if !registered.is_null() {
-        // SAFETY: it is in SQLite's list, so it may be registered again.
         return if default {
+            // SAFETY: it is in SQLite's list, so it may be registered again.
             unsafe { (host.vfs_register)(registered, 1) }
         } else {
             sqlite::OK

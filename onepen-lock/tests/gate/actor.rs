@@ -215,6 +215,10 @@ fn actor() {
                 seat.pass_on(1, 1, || true);
                 say("kept");
             }
+            "reads_first_ms" => {
+                seat.reads_first(Duration::from_millis(number()));
+                say("reads");
+            }
             "others" => say(&seat.others_are_waiting().to_string()),
             "fork" => say(&fork(&seat)),
             other => panic!("what is `{other}`?"),
@@ -236,7 +240,7 @@ fn take(seat: &Seat, until: Option<Instant>) -> &'static str {
 }
 
 /// As SQLite's writer does in write-ahead mode; gone with the file.
-fn lock_for_writing(database: &Path) -> std::fs::File {
+pub fn lock_for_writing(database: &Path) -> std::fs::File {
     let mut path = database.as_os_str().to_owned();
     path.push("-shm");
     let file = std::fs::File::options()

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::actor::Scene;
 
@@ -58,4 +58,27 @@ fn a_stopped_owner_that_holds_sqlites_lock_is_waited_for() {
     a.go_on();
     assert_eq!(a.ask("pass"), "passed");
     assert_eq!(b.hear(), "turn");
+}
+
+#[test]
+fn who_reads_first_is_waited_for_to_the_time_it_gave_and_no_longer() {
+    let scene = Scene::new();
+    let (mut a, mut b) = (scene.actor("a"), scene.actor("b"));
+    assert_eq!(a.ask("take_only"), "turn");
+    let since = Instant::now();
+    assert_eq!(a.ask("reads_first_ms 300"), "reads");
+    assert_eq!(b.ask("take"), "turn");
+    assert!(since.elapsed() >= Duration::from_millis(300));
+    assert_eq!(scene.of(&a).unwrap().counters.passed_over, 1);
+}
+
+#[test]
+fn who_reads_first_and_dies_is_not_waited_for() {
+    let scene = Scene::new();
+    let (mut a, mut b) = (scene.actor("a"), scene.actor("b"));
+    assert_eq!(a.ask("take_only"), "turn");
+    assert_eq!(a.ask("reads_first_ms 1000"), "reads");
+    a.kill();
+    assert_eq!(b.ask("take"), "turn");
+    assert_eq!(b.ask("pass"), "passed");
 }
