@@ -23,7 +23,7 @@ pub(super) const LOOK: u64 = 10_000_000;
 
 /// A lock found free is looked at once more after so long: who polls for it, as
 /// programs that do not queue make it necessary, may have been about to take it.
-const TWICE: u64 = 4_000_000;
+pub(super) const TWICE: u64 = 4_000_000;
 
 /// How long after the end of a slice the next in line looks: later than the
 /// owner itself would have passed it on.
