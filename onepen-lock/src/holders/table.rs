@@ -101,7 +101,7 @@ const PIECE: usize = 4096;
 const LINE: usize = 256;
 /// How often a list of several pieces is read at most.
 #[cfg(target_os = "linux")]
-const READS: usize = 4;
+const READS: usize = 8;
 
 /// Those lines of the kernel's list that are `wanted`.
 #[cfg(target_os = "linux")]
