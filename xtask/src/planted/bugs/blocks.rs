@@ -119,7 +119,7 @@ pub(super) const BUGS: &[Bug] = &[
         changes: &[(
             "            taken.map_err(|why| NotTaken { why, what })?;",
             "            taken.map_err(|why| {\n                std::mem::forget(here);\n                \
-             NotTaken { why, what }\n            })?;\n            let here = None;",
+             NotTaken { why, what }\n            })?;\n            let here: Option<Here<'a>> = None;",
         )],
         by: loom("models::turns::a_write_that_gives_up_at_the_gate_passes_on_the_turn_it_has_here"),
     },
