@@ -668,11 +668,14 @@ fn promoted_transactions_lose_no_update_and_are_refused_nothing() {
     ]));
     assert!(seen.restart_while_promoted.into_inner());
     assert!(seen.retry_while_promoted.into_inner());
-    passes(Promotion::of(&[
-        (Writes, &[ReadWrite]),
-        (Writes, &[ReadWrite]),
-        (Writes, &[ReadWrite]),
-    ]));
+    passes(Promotion {
+        copied_back: false,
+        ..Promotion::of(&[
+            (Writes, &[ReadWrite]),
+            (Writes, &[ReadWrite]),
+            (Writes, &[ReadWrite]),
+        ])
+    });
 }
 
 /// With checkpoints by themselves after commits, foreseen or not, and turns that are
@@ -700,16 +703,11 @@ fn a_process_may_be_killed_between_any_two_steps() {
 
 #[test]
 fn readers_do_not_wait_and_checkpointers_do_no_harm() {
-    passes(Promotion::of(&[
-        (Writes, &[ReadWrite]),
-        (Writes, &[ReadWrite]),
-        (Reads, &[Read]),
-    ]));
     for checkpoint in [Passive, Truncate] {
         passes(Promotion {
             passes_over: true,
             ..Promotion::of(&[
-                (Writes, &[ReadWrite, ReadWrite]),
+                (Writes, &[ReadWrite]),
                 (Reads, &[Read]),
                 (Nothing, &[checkpoint]),
             ])

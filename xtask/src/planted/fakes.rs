@@ -24,7 +24,7 @@ const FAKES: &[Fakes] = &[
         instrument: "onepen stress",
         package: "onepen-cli",
         target: &["--bin", "onepen"],
-        filter: "stress::planted::",
+        filter: "stress::planted::a_library_that",
         quick: false,
     },
     Fakes {

@@ -10,6 +10,9 @@
 //! product is built with. ThreadSanitizer needs the standard library built with
 //! it, too (`-Zbuild-std`; component `rust-src`): without, it does not know what
 //! the locks of the standard library order, and reports what is right.
+//!
+//! Before each run a program with the mistake that the sanitizer is for has to be
+//! reported (`probes`).
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -25,6 +28,8 @@ struct Sanitizer {
     build_std: bool,
     /// What a report begins with.
     report: &'static str,
+    /// A program with the mistake that it is for.
+    probe: &'static str,
 }
 
 const HOST: &str = "x86_64-unknown-linux-gnu";
@@ -58,6 +63,7 @@ pub fn tsan(ask: &Ask) -> Result<Figures, Failure> {
         options: &[("TSAN_OPTIONS", "suppressions=SUPP exitcode=66")],
         build_std: true,
         report: "WARNING: ThreadSanitizer",
+        probe: "race.rs",
     }
     .run(ask)
 }
@@ -73,6 +79,7 @@ pub fn asan(ask: &Ask) -> Result<Figures, Failure> {
         ],
         build_std: false,
         report: "ERROR: ",
+        probe: "stale.rs",
     }
     .run(ask)
 }
@@ -85,6 +92,7 @@ impl Sanitizer {
         if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
             return Err("the sanitizers are set up for x86-64 Linux".into());
         }
+        self.sees()?;
         let quick = ask.strength == Strength::Quick;
         let mut tests = self.cargo();
         tests.args(["-p", "onepen", "--lib"]);
@@ -101,8 +109,45 @@ impl Sanitizer {
         ]))
     }
 
+    /// Whether it reports the mistake it is for, under the same options.
+    fn sees(&self) -> Result<(), Failure> {
+        let target = self.target();
+        std::fs::create_dir_all(&target)?;
+        let program = target.join("probe");
+        let source = root().join("xtask/src/proof/probes").join(self.probe);
+        let built = Command::new("rustc")
+            .env("RUSTC_BOOTSTRAP", "1")
+            .args(["--edition=2024", "-Cunsafe-allow-abi-mismatch=sanitizer"])
+            .arg(format!("-Zsanitizer={}", self.flag))
+            .arg("-o")
+            .args([&program, &source])
+            .status()?;
+        if !built.success() {
+            return Err(format!("{}: {} does not build", self.name, self.probe).into());
+        }
+        let mut probe = Command::new(program);
+        self.set_options(&mut probe);
+        let said = probe.output()?;
+        let report = String::from_utf8_lossy(&said.stderr);
+        if said.status.success() || !report.contains(self.report) {
+            return Err(format!("{} is blind: it did not report {}", self.name, self.probe).into());
+        }
+        Ok(())
+    }
+
+    fn target(&self) -> PathBuf {
+        root().join("target").join("proof").join(self.name)
+    }
+
+    fn set_options(&self, command: &mut Command) {
+        let supp = self.suppressions();
+        for (name, value) in self.options {
+            command.env(name, value.replace("SUPP", &supp.to_string_lossy()));
+        }
+    }
+
     fn cargo(&self) -> Command {
-        let target = root().join("target").join("proof").join(self.name);
+        let target = self.target();
         let mut cargo = cargo();
         cargo
             .args(["test", "--no-fail-fast", "--target", HOST])
@@ -117,10 +162,7 @@ impl Sanitizer {
         if self.build_std {
             cargo.arg("-Zbuild-std");
         }
-        let supp = self.suppressions();
-        for (name, value) in self.options {
-            cargo.env(name, value.replace("SUPP", &supp.to_string_lossy()));
-        }
+        self.set_options(&mut cargo);
         cargo
     }
 

@@ -95,4 +95,18 @@ pub(super) const BUGS: &[Bug] = &[
             "the_log_is_reset_under_a_constant_writer_and_overlapping_readers",
         ),
     },
+    Bug {
+        what: "a checkpoint waits for readers with the pen in hand",
+        file: CHECKPOINT,
+        changes: &[(
+            "let hold = self.readers.hold(hold_readers);",
+            "let mut held = None;\n        self.pen.write(&Ticket::default(), Kind::Maintenance, |_| {\n            \
+                 held = Some(self.readers.hold(hold_readers));\n            Ok(())\n        })?;\n        \
+                 let hold = held.unwrap();",
+        )],
+        by: test(
+            "checkpoint",
+            "a_write_does_not_wait_while_a_checkpoint_waits_for_a_read",
+        ),
+    },
 ];

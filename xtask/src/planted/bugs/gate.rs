@@ -40,15 +40,15 @@ pub(super) const BUGS: &[Bug] = &[
         ),
     },
     Bug {
-        what: "a slice never ends",
+        what: "a turn that is kept and not used stays where it is",
         file: QUEUE,
         changes: &[(
-            "        now >= ends || ends - now > LONGEST_SLICE",
-            "        let _ = (now, ends);\n        false",
+            "        if owner.phase == Phase::Open {\n            return slice_left;",
+            "        if owner.phase == Phase::Open {\n            return Some(slice_left.unwrap_or(LOOK));",
         )],
         by: lock_test(
             "gate",
-            "order::within_its_slice_a_process_writes_again_and_at_its_end_the_next_does",
+            "order::a_turn_that_is_kept_and_not_used_ends_with_its_slice",
         ),
     },
     Bug {
