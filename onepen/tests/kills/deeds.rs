@@ -23,6 +23,8 @@ pub const GO: u32 = 1;
 /// A member of the group has begun; the next one, has ended.
 pub const BEGUN: u32 = 100;
 pub const ENDED: u32 = 200;
+/// It has written half of what it writes.
+pub const HALF: u32 = 300;
 /// The write of this number was acknowledged.
 pub const ACKNOWLEDGED: u32 = 1000;
 
@@ -132,7 +134,9 @@ fn act_write(path: &Path) {
 
 fn member(n: u32, tx: &WriteTx<'_>) -> Result<usize> {
     mark(BEGUN + n);
-    let written = pair(tx, n)?;
+    tx.execute("INSERT INTO a VALUES (?1)", (n,))?;
+    mark(HALF + n);
+    let written = tx.execute("INSERT INTO b VALUES (?1)", (n,))?;
     mark(ENDED + n);
     match n {
         2 => Err(Error::other("on purpose")),

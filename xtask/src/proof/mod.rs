@@ -6,7 +6,10 @@
 //! table names the commit that was looked at. To add an instrument, add a room
 //! beside `power` and a line to [`INSTRUMENTS`].
 
+mod kills;
 mod power;
+mod sweeps;
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -52,13 +55,29 @@ struct Instrument {
     run: fn(&Ask) -> Result<Figures, Failure>,
 }
 
-const INSTRUMENTS: &[Instrument] = &[Instrument {
-    verb: "power",
-    watches: "what a loss of power at any moment leaves of acknowledged writes",
-    words: "--images N · --replay IMAGE",
-    in_all: true,
-    run: power::run,
-}];
+const INSTRUMENTS: &[Instrument] = &[
+    Instrument {
+        verb: "power",
+        watches: "what a loss of power at any moment leaves of acknowledged writes",
+        words: "--images N · --replay IMAGE",
+        in_all: true,
+        run: power::run,
+    },
+    Instrument {
+        verb: "kills",
+        watches: "what kill -9 leaves, at every point and at any time",
+        words: "--cycles N · --deed NAME",
+        in_all: true,
+        run: kills::run,
+    },
+    Instrument {
+        verb: "sweeps",
+        watches: "what is told when each call on a file, each allocation fails",
+        words: "",
+        in_all: true,
+        run: sweeps::run,
+    },
+];
 
 fn usage() -> String {
     let mut text = String::from(
