@@ -21,7 +21,7 @@ use crate::migrate::Migrations;
 use crate::options::{Journal, Options};
 use crate::pen::Pen;
 use crate::pen::job::{Kind, Priority, Ticket};
-use crate::readers::Readers;
+use crate::readers::{Readers, Reading};
 use crate::sqlite::SqliteEngine;
 use crate::stats::Stats;
 use crate::sync::{AtomicBool, Ordering};
@@ -125,6 +125,9 @@ impl Database {
         stats.readers = shared.readers.opened();
         stats.readers_in_use = shared.readers.in_use();
         stats.oldest_snapshot = shared.readers.oldest_snapshot();
+        stats.overdue = self.reading();
+        stats.overdue.retain(|reading| reading.overdue);
+        stats.leases_ended = shared.readers.leases.ended();
         stats.processes_waiting = shared.others.write_lock.others_are_waiting();
         stats.alone_because.clone_from(&shared.others.alone_because);
         stats.wal_frames = shared.wal.frames();
@@ -135,6 +138,21 @@ impl Database {
             .as_ref()
             .and_then(|checkpointer| checkpointer.pinned_for());
         stats
+    }
+
+    /// Who reads now in this process, whoever has done so for longest first.
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// let snapshot = db.with().label("export").snapshot()?;
+    /// let reading = db.reading();
+    /// assert_eq!(reading[0].label.as_deref(), Some("export"));
+    /// println!("{}", reading[0]); // `export`, a snapshot of …, begun at src/main.rs:12:35, since …
+    /// # drop(snapshot); Ok(()) }
+    /// ```
+    pub fn reading(&self) -> Vec<Reading> {
+        self.shared.readers.leases.reading(Instant::now())
     }
 
     /// Finishes everything that was queued, waits for the reads that run,

@@ -226,7 +226,7 @@ pub use options::{Durability, Journal, Options};
 pub use params::Parameters;
 pub use pen::WhenFull;
 pub use pen::job::Priority;
-pub use readers::{ReadTx, RowStream, Snapshot, Statement};
+pub use readers::{ReadBy, ReadTx, Reading, RowStream, Snapshot, Statement};
 pub use report::Report;
 /// The SQLite binding whose types appear in this crate's interface.
 pub use rusqlite;

@@ -265,6 +265,7 @@ impl Database {
     /// # Panics
     /// When `run` panics, after its transaction was ended.
     #[inline]
+    #[track_caller]
     pub fn read<T>(&self, run: impl FnOnce(&ReadTx) -> Result<T>) -> Result<T> {
         self.shared.readers()?.read(&self.shared.ticket, run)
     }
@@ -282,6 +283,7 @@ impl Database {
     /// As [`read`](Self::read); `QueryReturnedNoRows` when there is no row;
     /// [`ErrorKind::NotAllowed`](crate::ErrorKind::NotAllowed) when the statement writes.
     #[inline]
+    #[track_caller]
     pub fn query_row<T, P, F>(&self, sql: &str, params: P, map: F) -> Result<T>
     where
         P: Params,
@@ -313,6 +315,7 @@ impl Database {
     ///
     /// # Errors
     /// As [`read`](Self::read).
+    #[track_caller]
     pub fn snapshot(&self) -> Result<Snapshot> {
         self.shared.readers()?.snapshot(&self.shared.ticket)
     }
@@ -323,6 +326,7 @@ impl Database {
     /// # Cancel safety
     /// Nothing is queued before the first poll. Dropping the future keeps a
     /// queued read from running and interrupts one that runs.
+    #[track_caller]
     pub fn read_async<T, F>(&self, run: F) -> impl Future<Output = Result<T>> + Send + use<T, F>
     where
         T: Send + 'static,
@@ -350,6 +354,7 @@ impl Database {
     ///
     /// # Errors
     /// [`ErrorKind::Forked`](crate::ErrorKind::Forked). Everything else is an item of the rows, the last.
+    #[track_caller]
     pub fn stream<T, P, F>(&self, sql: impl Into<String>, params: P, map: F) -> Result<RowStream<T>>
     where
         T: Send + 'static,

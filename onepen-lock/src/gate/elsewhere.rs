@@ -90,6 +90,22 @@ impl Seat {
         match self.0 {}
     }
 
+    pub fn reads_first(&self, _time: Duration) {
+        match self.0 {}
+    }
+
+    pub fn has_the_turn(&self) -> bool {
+        match self.0 {}
+    }
+
+    pub fn is_somebody_waiting(&self) -> bool {
+        match self.0 {}
+    }
+
+    pub fn lock_is_held(&self) -> bool {
+        match self.0 {}
+    }
+
     pub fn leave_a_gap(&self) {
         match self.0 {}
     }

@@ -77,7 +77,9 @@ pub(super) struct Slot {
     pub(super) purpose_version: AtomicU32,
     /// What the turn is for.
     pub(super) purpose: [AtomicU64; LABEL / 8],
-    _unused_too: [AtomicU64; 1],
+    /// To when (monotonic, ns) its turn is not passed over although it does not hold
+    /// SQLite's lock: it reads what it is going to change.
+    pub(super) reads_until: AtomicU64,
 
     pub(super) turns: AtomicU64,
     pub(super) commits: AtomicU64,

@@ -189,6 +189,7 @@ fn settle(map: &Map, slot: usize, label: &str) -> u16 {
         counter.store(0, Relaxed);
     }
     own.waiters.store(0, Relaxed);
+    own.reads_until.store(0, Relaxed);
     own.pid.store(std::process::id(), Relaxed);
     own.started.store(started().unwrap_or(0), Relaxed);
     text::write(&own.label, &own.label_version, label);

@@ -77,6 +77,15 @@ impl Scene {
         actor.tell("take");
         self.until_waiting(actor);
     }
+
+    /// One that has the turn, and two that stand in line for it.
+    pub fn turn_and_line(&self) -> (Actor, Actor, Actor) {
+        let (mut a, mut b, mut c) = (self.actor("a"), self.actor("b"), self.actor("c"));
+        assert_eq!(a.ask("take"), "turn");
+        self.line_up(&mut b);
+        self.line_up(&mut c);
+        (a, b, c)
+    }
 }
 
 pub struct Actor {
@@ -230,6 +239,10 @@ fn actor() {
                 seat.pass_on(1, 1, || true);
                 say("kept");
             }
+            "reads_first_ms" => {
+                seat.reads_first(Duration::from_millis(number()));
+                say("reads");
+            }
             "others" => say(&seat.others_are_waiting().to_string()),
             "fork" => say(&fork(&seat)),
             other => panic!("what is `{other}`?"),
@@ -251,7 +264,7 @@ fn take(seat: &Seat, until: Option<Instant>) -> &'static str {
 }
 
 /// As SQLite's writer does in write-ahead mode; gone with the file.
-fn lock_for_writing(database: &Path) -> std::fs::File {
+pub fn lock_for_writing(database: &Path) -> std::fs::File {
     let mut path = database.as_os_str().to_owned();
     path.push("-shm");
     let file = std::fs::File::options()

@@ -160,6 +160,10 @@ fn ended_well(status: libc::c_int) -> bool {
 
 /// Goes through one part, once for each of its steps; says how many there were,
 /// and how long at most somebody had to wait for the next turn.
+#[expect(
+    clippy::zombie_processes,
+    reason = "`status` waits, by the system call"
+)]
 fn through(part: Part, fate: Fate) -> (u32, Duration) {
     let scene = Scene::new();
     let (mut a, mut b) = (scene.actor("a"), scene.actor("b"));

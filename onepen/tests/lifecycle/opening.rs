@@ -222,6 +222,17 @@ fn a_stranger_who_tries_the_locks() {
     );
 }
 
+/// The other child of the next test: the last to close would take the log away.
+#[test]
+fn a_stranger_who_looks_and_leaves() {
+    let Some(path) = in_child() else { return };
+    let stranger = rusqlite::Connection::open(path).unwrap();
+    stranger
+        .query_row("SELECT count(*) FROM t", (), |_| Ok(()))
+        .unwrap();
+    stranger.close().unwrap();
+}
+
 /// POSIX takes every lock of a process off a file when it closes *any* descriptor
 /// of that file.
 #[cfg(unix)]
@@ -242,13 +253,17 @@ fn opening_a_file_that_is_open_drops_none_of_its_locks() {
         drop(Options::new().read_only(true).open(&path));
     }
     let _ = scene.db.stats();
-    let output = child("opening::a_stranger_who_tries_the_locks", &scene.path())
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let stranger = |name: &str| {
+        let output = child(name, &scene.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+    };
+    stranger("opening::a_stranger_who_tries_the_locks");
     hold.release();
+    // While somebody writes, that lock hides what became of those on the file
+    // itself: they say that somebody has it open.
+    scene.db.execute("INSERT INTO t VALUES (1)", ()).unwrap();
+    stranger("opening::a_stranger_who_looks_and_leaves");
+    let log = format!("{}-wal", scene.path().display());
+    assert!(Path::new(&log).exists(), "the log was taken away under us");
 }

@@ -6,8 +6,13 @@
 //! table names the commit that was looked at. To add an instrument, add a room
 //! beside `power` and a line to [`INSTRUMENTS`].
 
+mod coverage;
 mod kills;
+mod miri;
+mod mutants;
+mod planted;
 mod power;
+mod sanitizer;
 mod sweeps;
 mod tests;
 
@@ -76,6 +81,48 @@ const INSTRUMENTS: &[Instrument] = &[
         words: "",
         in_all: true,
         run: sweeps::run,
+    },
+    Instrument {
+        verb: "planted",
+        watches: "whether the instruments see: known bugs in a copy of the library",
+        words: "--only TEXT · --json",
+        in_all: true,
+        run: planted::run,
+    },
+    Instrument {
+        verb: "miri",
+        watches: "undefined behaviour in what calls no C, interpreted",
+        words: "",
+        in_all: true,
+        run: miri::run,
+    },
+    Instrument {
+        verb: "tsan",
+        watches: "data races of the library and of SQLite in it",
+        words: "",
+        in_all: true,
+        run: sanitizer::tsan,
+    },
+    Instrument {
+        verb: "asan",
+        watches: "memory of the library and of SQLite in it",
+        words: "",
+        in_all: true,
+        run: sanitizer::asan,
+    },
+    Instrument {
+        verb: "coverage",
+        watches: "which lines of the core the tests run",
+        words: "--lines",
+        in_all: false,
+        run: coverage::run,
+    },
+    Instrument {
+        verb: "mutants",
+        watches: "whether a test fails for each small change of the core",
+        words: "--file GLOB · --shard K/N",
+        in_all: false,
+        run: mutants::run,
     },
 ];
 
