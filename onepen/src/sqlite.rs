@@ -275,7 +275,7 @@ impl Engine for SqliteEngine {
             if begun.is_err() {
                 self.let_readers_go();
             }
-            begun?;
+            self.begun(begun)?;
         }
         self.follow();
         Ok(())
@@ -357,6 +357,11 @@ impl Engine for SqliteEngine {
         self.tokens.get_mut().settle(Outcome::NotCommitted);
         if let Some(live) = &self.live {
             live.guards.recorder.forget_transaction();
+            // For want of memory ROLLBACK itself may fail. To close the connection
+            // does not, and ends the transaction as well; `begin` opens another.
+            if !live.connection.is_autocommit() {
+                self.live = None;
+            }
         }
         self.let_readers_go();
     }
@@ -592,6 +597,19 @@ impl SqliteEngine {
     }
 
     #[cold]
+    /// SQLite reads a log only, and says nothing until somebody writes, when it
+    /// found no descriptor left at the moment of opening it. The next `begin` gets
+    /// a connection that has looked again. (A file that was moved away says
+    /// otherwise, and is not opened again by its name.)
+    fn begun(&mut self, begun: Result<()>) -> Result<()> {
+        if let Err(error) = &begun
+            && error.sqlite_code() == Some(ffi::SQLITE_READONLY)
+        {
+            self.live = None;
+        }
+        begun
+    }
+
     fn begin_slowly(&self, code: i32, patience: &dyn Patience) -> Result<()> {
         event!(
             DEBUG,

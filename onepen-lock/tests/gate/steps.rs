@@ -231,7 +231,8 @@ fn through(part: Part, fate: Fate) -> (u32, Duration) {
 fn through_all(fate: Fate) {
     for (part, least) in PARTS {
         let (steps, longest) = through(part, fate);
-        println!("{part:?}: {fate:?} after each of {steps} steps; {longest:.1?} to the next turn");
+        println!("\n{part:?}: {longest:.1?} at most to the next turn");
+        println!("proof: {steps} steps after which a process was {fate:?}");
         assert!(steps >= least, "{part:?} had only {steps} steps");
     }
 }
