@@ -596,7 +596,6 @@ impl SqliteEngine {
         }
     }
 
-    #[cold]
     /// SQLite reads a log only, and says nothing until somebody writes, when it
     /// found no descriptor left at the moment of opening it. The next `begin` gets
     /// a connection that has looked again. (A file that was moved away says
@@ -610,6 +609,7 @@ impl SqliteEngine {
         begun
     }
 
+    #[cold]
     fn begin_slowly(&self, code: i32, patience: &dyn Patience) -> Result<()> {
         event!(
             DEBUG,
