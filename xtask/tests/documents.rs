@@ -64,6 +64,7 @@ fn tests() -> BTreeSet<String> {
         "onepen-check",
         "onepen",
         "onepen-cli",
+        "onepen-vfs",
         "xtask",
     ] {
         sources(&root().join(package), &mut files);
