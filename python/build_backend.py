@@ -23,12 +23,12 @@ NAME = "libonepen_vfs.so"
 
 def build_wheel(directory: str, settings: Any = None, metadata: str | None = None) -> str:
     build_extension()
-    return maturin.build_wheel(directory, settings, metadata)
+    return str(maturin.build_wheel(directory, settings, metadata))
 
 
 def build_editable(directory: str, settings: Any = None, metadata: str | None = None) -> str:
     build_extension()
-    return maturin.build_editable(directory, settings, metadata)
+    return str(maturin.build_editable(directory, settings, metadata))
 
 
 def build_sdist(*_: Any) -> str:

@@ -5,7 +5,7 @@ use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
 use std::mem::ManuallyDrop;
 use std::os::unix::ffi::OsStrExt;
 use std::ptr::{null, null_mut};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::guard::guard;
@@ -17,7 +17,12 @@ use crate::vfs::{Served, served};
 use crate::waiting;
 
 /// So long a transaction waits for its turn of which it is not known that it writes.
-const PERHAPS: Duration = Duration::from_millis(250);
+const PERHAPS_WAITS: Duration = Duration::from_millis(250);
+
+/// So long a transaction may take from its first read to its first write in its turn
+/// before others go on: if it is known to write, and if not.
+const READS: Duration = Duration::from_secs(1);
+const PERHAPS_READS: Duration = Duration::from_millis(100);
 
 /// A log of so many frames is copied back after the commit, unless the program says
 /// otherwise (`SQLITE_DEFAULT_WAL_AUTOCHECKPOINT`).
@@ -52,8 +57,13 @@ struct Open {
     commits: Cell<u64>,
     checkpoint_at: Cell<u32>,
     committed: Cell<bool>,
+    /// The transaction that was foreseen is known to write.
+    known: Cell<bool>,
+    /// The level of the lock on the database file.
     lock: Cell<c_int>,
-    promote: Cell<bool>,
+    /// The turn is kept while that is let go: the core comes again.
+    again: Cell<bool>,
+    promote: Cell<Promote>,
     /// Everything is passed on as it comes.
     through: Cell<bool>,
 }
@@ -151,6 +161,9 @@ impl Open {
             (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) }.to_bytes().to_vec())
         };
         let off = |name| parameter(name).is_some_and(|value| is_off(&value));
+        let promote = parameter(c"onepen_promote")
+            .and_then(|value| Promote::of(&value))
+            .unwrap_or_else(Promote::of_process);
         let through = off(c"onepen")
             || flags & sqlite::OPEN_READONLY != 0
             || parameter(c"cache").is_some_and(|cache| cache == b"shared");
@@ -170,8 +183,10 @@ impl Open {
             commits: Cell::new(0),
             checkpoint_at: Cell::new(CHECKPOINT_AT),
             committed: Cell::new(false),
+            known: Cell::new(false),
             lock: Cell::new(sqlite::LOCK_NONE),
-            promote: Cell::new(!off(c"onepen_promote")),
+            again: Cell::new(false),
+            promote: Cell::new(promote),
             through: Cell::new(through),
         }
     }
@@ -264,11 +279,17 @@ impl Open {
                     Told::Yes
                 }
                 Action::HeaderIsSame => (self.header() == self.remembered.get()).into(),
-                Action::TryTurn => self.turns.try_take().into(),
-                Action::Wait(will) => {
+                Action::TryTurn => {
+                    let yes = self.turns.try_take();
+                    if yes && call == Call::LockRead {
+                        self.reads_first();
+                    }
+                    yes.into()
+                }
+                Action::Wait(_) => {
                     let since = *waits.get_or_insert_with(Instant::now);
                     self.machine.set(machine);
-                    self.wait(will, rc, since).into()
+                    self.wait(rc, since).into()
                 }
                 Action::BeginsTransaction => self.begins().into(),
                 Action::Retries => self.retries().into(),
@@ -329,32 +350,50 @@ impl Open {
 
     /// Whether the transaction that begins to read will write.
     fn foresee(&self) -> Will {
-        self.kind.set(None);
         let db = self.db();
-        if !self.promote.get() || db.is_null() {
+        if self.promote.get() == Promote::Off || db.is_null() {
             return Will::Read;
         }
-        let host = &self.served.host;
         // SAFETY: the connection is in the middle of using this file.
-        if unsafe { (host.get_autocommit)(db) } != 0 {
+        if unsafe { (self.served.host.get_autocommit)(db) } != 0 {
+            self.kind.set(None);
             return Will::Read; // a single statement takes the write lock at once
         }
-        let mut will = Will::Read;
+        match self.foresee_by_statement() {
+            Will::Write if self.promote.get() == Promote::Lock => Will::Write,
+            Will::Read => Will::Read,
+            Will::Write | Will::Perhaps => Will::Perhaps,
+        }
+    }
+
+    /// What is known of the transaction by the statement that runs.
+    fn foresee_by_statement(&self) -> Will {
+        let mut kind = None;
+        let mut writes = false;
         self.running(|statement| {
             // SAFETY: a statement of this connection, which is inside of SQLite.
-            if unsafe { (host.stmt_readonly)(statement) } == 0 {
-                will = Will::Write;
-                self.kind.set(None);
-                return true;
-            }
-            if self.kind.get().is_none() {
-                let kind = self.kind_of(statement);
-                self.kind.set(Some(kind));
-                will = kind.will();
-            }
-            false
+            writes = unsafe { (self.served.host.stmt_readonly)(statement) } == 0;
+            kind = kind.or_else(|| Some(self.kind_of(statement)));
+            writes
         });
+        let will = match kind {
+            _ if writes => Will::Write,
+            Some(kind) => kind.will(),
+            None => Will::Read, // SQLite reads the schema
+        };
+        self.kind.set(kind.filter(|_| !writes));
+        self.known.set(will == Will::Write);
         will
+    }
+
+    /// The turn is taken for a transaction that reads first.
+    fn reads_first(&self) {
+        let time = if self.known.get() {
+            READS
+        } else {
+            PERHAPS_READS
+        };
+        self.turns.reads_first(time);
     }
 
     fn text(&self, statement: *mut sqlite::Stmt) -> &[u8] {
@@ -458,9 +497,9 @@ impl Open {
     }
 
     /// Calls the connection's busy handler, as SQLite does when a lock is refused.
-    fn wait(&self, will: Will, rc: c_int, since: Instant) -> bool {
+    fn wait(&self, rc: c_int, since: Instant) -> bool {
         let patient = matches!(rc & 0xff, sqlite::OK | sqlite::BUSY)
-            && (will != Will::Perhaps || since.elapsed() < PERHAPS)
+            && (self.known.get() || since.elapsed() < PERHAPS_WAITS)
             && self.has_no_other_transaction();
         let again = patient
             && self.busy.get().is_some_and(|busy| {
@@ -514,18 +553,75 @@ impl Open {
         committed && frames >= self.checkpoint_at.get()
     }
 
-    /// A lock on the database file itself: that of a rollback journal's writer.
+    /// A lock on the database file itself: those of a rollback journal's readers and
+    /// writers. Nothing is ever locked here that the core did not ask for: a lock of
+    /// our own would hide a hot journal from it (`hasHotJournal`).
     fn lock(&self, level: c_int) -> c_int {
         waiting::asked(&self.turns);
-        let reserves = level == sqlite::LOCK_RESERVED && self.lock.get() == sqlite::LOCK_SHARED;
-        if reserves && !self.through.get() {
-            if !self.begins() {
-                self.turns.try_take_by_the_way();
-            } else if !self.turns.try_take() {
-                waiting::refused(&self.turns);
-                return sqlite::BUSY;
+        let from = self.lock.get();
+        let begins = from == sqlite::LOCK_NONE && level == sqlite::LOCK_SHARED;
+        let reserves = from == sqlite::LOCK_SHARED && level == sqlite::LOCK_RESERVED;
+        if self.through.get() || !(begins || reserves) {
+            return self.real_lock(level);
+        }
+        let mut writes = reserves;
+        if begins {
+            self.again.set(false);
+            if self.is_shared() {
+                self.through.set(true);
+                return self.real_lock(level);
+            }
+            writes = self.take_turn_to_begin();
+        } else if !self.begins() {
+            self.turns.try_take_by_the_way();
+        } else if !self.turns.try_take() {
+            waiting::refused(&self.turns);
+            return sqlite::BUSY;
+        }
+        let rc = self.real_lock(level);
+        if rc == sqlite::OK {
+            if reserves {
+                self.turns.locked();
+            }
+        } else if writes {
+            // Whoever writes waits in line, also for a reader's lock.
+            self.again.set(true);
+            waiting::refused(&self.turns);
+        }
+        rc
+    }
+
+    /// Before a transaction's first lock on the database file: waits for the turn if
+    /// it will write. Says whether it will.
+    fn take_turn_to_begin(&self) -> bool {
+        let db = self.db();
+        if db.is_null() {
+            return false;
+        }
+        // SAFETY: the connection is in the middle of using this file.
+        let alone = unsafe { (self.served.host.get_autocommit)(db) } != 0;
+        let will = self.foresee_by_statement();
+        if alone || self.promote.get() == Promote::Off {
+            // What it will do later does not matter, only what it does now.
+            let reads = self.kind.take().is_some();
+            if reads || will == Will::Read {
+                return false;
+            }
+        } else if will == Will::Read {
+            return false;
+        }
+        self.turns.seat();
+        let since = Instant::now();
+        while !self.turns.try_take() {
+            if !self.wait(sqlite::OK, since) {
+                return self.known.get();
             }
         }
+        self.reads_first();
+        true
+    }
+
+    fn real_lock(&self, level: c_int) -> c_int {
         // SAFETY: the file below is open.
         let rc = unsafe {
             match (*(*self.below).methods).lock {
@@ -535,11 +631,6 @@ impl Open {
         };
         if rc == sqlite::OK {
             self.lock.set(self.lock.get().max(level));
-            if reserves {
-                self.turns.locked();
-            }
-        } else if reserves {
-            waiting::refused(&self.turns);
         }
         rc
     }
@@ -552,12 +643,42 @@ impl Open {
                 None => sqlite::OK,
             }
         };
-        let wrote = self.lock.get() >= sqlite::LOCK_RESERVED;
-        self.lock.set(level.min(self.lock.get()));
-        if wrote && level < sqlite::LOCK_RESERVED {
-            self.turns.pass_on(1);
+        let from = self.lock.get();
+        self.lock.set(level.min(from));
+        let wrote = from >= sqlite::LOCK_RESERVED && level < sqlite::LOCK_RESERVED;
+        let ends = from > sqlite::LOCK_NONE && level == sqlite::LOCK_NONE;
+        if (wrote || ends)
+            && let Some(kind) = self.kind.take()
+        {
+            kind.learn(wrote);
+        }
+        if wrote || ends && !self.again.get() {
+            self.turns.pass_on(u64::from(wrote));
         }
         rc
+    }
+
+    /// `PRAGMA onepen` and `PRAGMA onepen_promote`: the answer, or `None` for another.
+    fn pragma(&self, name: &[u8], value: Option<&[u8]>) -> Option<&'static CStr> {
+        if name.eq_ignore_ascii_case(b"onepen") {
+            return Some(if self.through.get() {
+                c"off"
+            } else if self.turns.seat().is_some() {
+                c"on"
+            } else {
+                c"no place at the gate"
+            });
+        }
+        if !name.eq_ignore_ascii_case(b"onepen_promote") {
+            return None;
+        }
+        if let Some(promote) = value.and_then(Promote::of) {
+            self.promote.set(promote);
+            if promote != Promote::Lock && !self.through.get() {
+                self.drive(Call::Demote, || sqlite::OK);
+            }
+        }
+        Some(self.promote.get().name())
     }
 
     fn end(&self) {
@@ -574,6 +695,52 @@ fn begins_with_read(word: &[u8]) -> bool {
     let is =
         |start: &[u8]| word.len() >= start.len() && word[..start.len()].eq_ignore_ascii_case(start);
     !is(b"commit") && !is(b"end") && !is(b"release")
+}
+
+/// What is done for transactions that read first and write later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Promote {
+    /// Nothing: they begin as they do without us.
+    Off,
+    /// They get the turn at their first read.
+    Turn,
+    /// They get the write lock as well, once they are known to write.
+    Lock,
+}
+
+impl Promote {
+    fn of(value: &[u8]) -> Option<Self> {
+        if is_off(value) {
+            Some(Self::Off)
+        } else if value.eq_ignore_ascii_case(b"lock") {
+            Some(Self::Lock)
+        } else if [&b"turn"[..], b"on", b"1", b"yes", b"true"]
+            .iter()
+            .any(|on| value.eq_ignore_ascii_case(on))
+        {
+            Some(Self::Turn)
+        } else {
+            None
+        }
+    }
+
+    /// Where nothing is said of the connection.
+    fn of_process() -> Self {
+        static SAID: OnceLock<Promote> = OnceLock::new();
+        *SAID.get_or_init(|| {
+            std::env::var_os("ONEPEN_PROMOTE")
+                .and_then(|value| Self::of(value.as_bytes()))
+                .unwrap_or(Self::Turn)
+        })
+    }
+
+    fn name(self) -> &'static CStr {
+        match self {
+            Self::Off => c"off",
+            Self::Turn => c"turn",
+            Self::Lock => c"lock",
+        }
+    }
 }
 
 /// As SQLite reads a boolean of a URI.
@@ -757,6 +924,34 @@ unsafe extern "C" fn file_control(file: *mut File, code: c_int, argument: *mut c
                     argument: pair.add(1).read(),
                 })
             });
+        }
+        sqlite::FCNTL_PRAGMA if !argument.is_null() => {
+            // SAFETY: for this code the argument is an array of three strings: where
+            // the answer goes, the name, and the value or null.
+            let [name, value] = unsafe {
+                let strings = argument.cast::<*const c_char>();
+                [strings.add(1).read(), strings.add(2).read()]
+            };
+            if !name.is_null() {
+                // SAFETY: not null, so strings of SQLite's.
+                let name = unsafe { CStr::from_ptr(name) }.to_bytes();
+                // SAFETY: as above.
+                let value = (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) }.to_bytes());
+                if let Some(answer) = guard(None, || open.pragma(name, value)) {
+                    let answer = answer.to_bytes_with_nul();
+                    // SAFETY: SQLite frees the answer as its own memory; it is
+                    // copied into as much as was asked for.
+                    unsafe {
+                        let copy = (open.served.host.malloc)(answer.len() as c_int);
+                        if copy.is_null() {
+                            return sqlite::NOMEM;
+                        }
+                        std::ptr::copy_nonoverlapping(answer.as_ptr(), copy.cast(), answer.len());
+                        argument.cast::<*mut c_void>().write(copy);
+                    }
+                    return sqlite::OK;
+                }
+            }
         }
         // Where SQLite would block in a lock itself it would do so out of turn.
         sqlite::FCNTL_LOCK_TIMEOUT if !open.through.get() => return sqlite::NOTFOUND,

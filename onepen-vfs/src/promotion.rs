@@ -78,11 +78,11 @@ pub enum Call {
 pub enum Will {
     /// Leave it alone: it only reads, or takes the write lock at once by itself.
     Read,
-    /// It will write: promote it, and wait for that as long as the connection may.
+    /// It will write, and the lock is to be taken for it.
     Write,
-    /// Nothing is known of it. It is given the turn for its whole length but not the
-    /// lock: others keep away while it moves on, and nobody has to wait for it if it
-    /// only reads and takes its time.
+    /// It may write, but the lock is not to be taken for it: it gets the turn for its
+    /// whole length. Others of the queue keep away while it moves on, and nobody has
+    /// to wait for long if it only reads and takes its time.
     Perhaps,
 }
 

@@ -124,6 +124,7 @@ pub const LOCK_NONE: c_int = 0;
 pub const LOCK_SHARED: c_int = 1;
 pub const LOCK_RESERVED: c_int = 2;
 
+pub const FCNTL_PRAGMA: c_int = 14;
 pub const FCNTL_BUSYHANDLER: c_int = 15;
 pub const FCNTL_FILE_POINTER: c_int = 7;
 pub const FCNTL_PDB: c_int = 30;

@@ -91,6 +91,13 @@ impl Turns {
         }
     }
 
+    /// The turn is for a transaction that reads first, for so long at most.
+    pub fn reads_first(&self, time: Duration) {
+        if let Some(Some(seat)) = self.seat.get() {
+            seat.reads_first(time);
+        }
+    }
+
     /// The lock was taken.
     pub fn locked(&self) {
         self.early.store(0, Relaxed);
@@ -124,7 +131,7 @@ impl Turns {
         self.refused.store(false, Relaxed);
         self.polls.store(false, Relaxed);
         let until = Instant::now() + time;
-        if self.turn.load(Relaxed) {
+        if self.turn.load(Relaxed) && seat.has_the_turn() {
             self.wait_for_the_lock(seat, time, until);
         } else if seat.wait(None, Some(until), &|| false) == Waited::Turn {
             self.turn.store(true, Relaxed);

@@ -8,7 +8,7 @@ import sys
 import threading
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 import onepen
 import pytest
@@ -123,16 +123,18 @@ def test_deferred_is_deferred(db: Any, counter: str) -> None:
 @python_3_12
 def test_autocommit_false_takes_the_write_lock_with_the_first_statement(counter: str) -> None:
     with closing(onepen.connect(counter, timeout=0.1, autocommit=False)) as db:
-        for end in (db.commit, db.rollback, lambda: db.__exit__(None, None, None)):
+        ends: list[Callable[[], object]] = [db.commit, db.rollback, lambda: db.__exit__(*3 * [None])]
+        for end in ends:
             assert db.in_transaction and not is_locked(counter)
             db.execute("SELECT n FROM counter").fetchone()
             assert is_locked(counter)
             end()
-        for statement in (
+        statements: list[Callable[[], object]] = [
             lambda: db.cursor().execute("SELECT 1"),
             lambda: db.executemany("INSERT INTO counter VALUES (?)", [(1,)]),
             lambda: db.executescript("SELECT 1; SELECT 2"),
-        ):
+        ]
+        for statement in statements:
             statement()
             assert is_locked(counter)
             db.rollback()
@@ -300,7 +302,7 @@ def test_it_is_a_factory(counter: str) -> None:
 
 def test_a_word_that_is_not_meant_is_refused(path: str) -> None:
     with pytest.raises(ValueError, match="OFF, NORMAL, FULL or EXTRA"):
-        onepen.connect(path, synchronous="FULL; DROP TABLE t")  # type: ignore[arg-type]
+        onepen.connect(path, synchronous="FULL; DROP TABLE t")  # type: ignore[call-overload]
     assert not os.path.exists(path)
 
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::layout::Turn;
 use super::member::Inner;
-use super::queue::{Look, Released, TWICE, Watched};
+use super::queue::{LONGEST_READ, Look, Released, TWICE, Watched};
 use super::{Waited, clock, text};
 
 /// A seat that nobody waits on is forgotten after so long.
@@ -307,7 +307,8 @@ impl Seat {
             };
         }
         let still = &mut line.still;
-        if now < still.ask_at {
+        let place = self.inner.place();
+        if now < still.ask_at || place.reads(place.slot, now) {
             return false;
         }
         if self.inner.files.lock_is_held() {
@@ -346,6 +347,9 @@ impl Seat {
         let place = self.inner.place();
         let own = place.own();
         own.turn_since.store(now, Relaxed);
+        if own.reads_until.load(Relaxed) != 0 {
+            own.reads_until.store(0, Relaxed);
+        }
         own.thread.store(thread(), Relaxed);
         if purpose.is_some() || line.purpose {
             text::write(&own.purpose, &own.purpose_version, purpose.unwrap_or(""));
@@ -450,6 +454,23 @@ impl Seat {
         let now = clock::now();
         header.stranger_wrote.store(now, Relaxed);
         header.stranger_seen.store(now, Relaxed);
+    }
+
+    /// Within the turn: it reads first what it is going to change, without SQLite's
+    /// write lock. For so long, and a second at most, it is not taken for idle and
+    /// passed over. Whoever holds the lock beside the queue is not kept away by it.
+    pub fn reads_first(&self, time: Duration) {
+        if !self.inner.is_here() {
+            return;
+        }
+        let line = self.inner.line();
+        if line.holder == Some(self.id) {
+            let time = clock::nanos(time).min(LONGEST_READ);
+            let until = clock::now().saturating_add(time);
+            let own = self.inner.place();
+            own.own().reads_until.store(until, Relaxed);
+        }
+        drop(line);
     }
 
     /// Whether it is this seat's turn: it was taken, not passed on, and not passed

@@ -96,9 +96,6 @@ impl Line {
 /// two pieces makes it pass over another lock.
 #[cfg(target_os = "linux")]
 const PIECE: usize = 4096;
-/// Longer than any line of it.
-#[cfg(target_os = "linux")]
-const LINE: usize = 256;
 /// How often a list of several pieces is read at most.
 #[cfg(target_os = "linux")]
 const READS: usize = 4;
@@ -107,17 +104,15 @@ const READS: usize = 4;
 #[cfg(target_os = "linux")]
 pub(crate) fn read(wanted: impl Fn(&Line) -> bool) -> io::Result<Vec<Line>> {
     let once = || -> io::Result<(Vec<Line>, bool)> {
-        // In as few pieces as the kernel gives: the first is all there is when it
-        // is no full one. (`fs::read` asks for 32 bytes first.)
+        // In as few pieces as the kernel gives. (`fs::read` asks for 32 bytes first.)
         let mut file = std::fs::File::open("/proc/locks")?;
         let mut text = vec![0; 16 * PIECE];
         let first = file.read(&mut text)?;
         text.truncate(first);
-        // A piece ends with a whole line, so a full one is a little shorter.
-        let whole = first < PIECE - LINE;
-        if !whole {
-            file.read_to_end(&mut text)?;
-        }
+        // A lock and all who wait for it are never parted, so more may follow
+        // however short a piece is; and after a full one nothing may follow because
+        // the list has become shorter meanwhile.
+        let whole = file.read_to_end(&mut text)? == 0 && first < PIECE / 2;
         let text = String::from_utf8_lossy(&text);
         Ok((Line::all(&text).filter(&wanted).collect(), whole))
     };

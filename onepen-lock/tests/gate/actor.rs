@@ -77,6 +77,15 @@ impl Scene {
         actor.tell("take");
         self.until_waiting(actor);
     }
+
+    /// One that has the turn, and two that stand in line for it.
+    pub fn turn_and_line(&self) -> (Actor, Actor, Actor) {
+        let (mut a, mut b, mut c) = (self.actor("a"), self.actor("b"), self.actor("c"));
+        assert_eq!(a.ask("take"), "turn");
+        self.line_up(&mut b);
+        self.line_up(&mut c);
+        (a, b, c)
+    }
 }
 
 pub struct Actor {
@@ -229,6 +238,10 @@ fn actor() {
                 locked = None;
                 seat.pass_on(1, 1, || true);
                 say("kept");
+            }
+            "reads_first_ms" => {
+                seat.reads_first(Duration::from_millis(number()));
+                say("reads");
             }
             "others" => say(&seat.others_are_waiting().to_string()),
             "fork" => say(&fork(&seat)),

@@ -385,6 +385,11 @@ impl Slots {
         served
     }
 
+    /// The token of this thread.
+    pub(super) fn here() -> u64 {
+        HERE.with(Here::token)
+    }
+
     /// How many wait in line.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {

@@ -7,11 +7,14 @@
 //! beside `power` and a line to [`INSTRUMENTS`].
 
 mod coverage;
+mod kills;
 mod miri;
 mod mutants;
 mod planted;
 mod power;
 mod sanitizer;
+mod sweeps;
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -64,6 +67,20 @@ const INSTRUMENTS: &[Instrument] = &[
         words: "--images N · --replay IMAGE",
         in_all: true,
         run: power::run,
+    },
+    Instrument {
+        verb: "kills",
+        watches: "what kill -9 leaves, at every point and at any time",
+        words: "--cycles N · --deed NAME",
+        in_all: true,
+        run: kills::run,
+    },
+    Instrument {
+        verb: "sweeps",
+        watches: "what is told when each call on a file, each allocation fails",
+        words: "",
+        in_all: true,
+        run: sweeps::run,
     },
     Instrument {
         verb: "planted",

@@ -9,8 +9,8 @@ pub(super) const BUGS: &[Bug] = &[
         what: "a read has no snapshot",
         file: "onepen/src/readers/mod.rs",
         changes: &[(
-            "        access.begin(ticket)?;\n        let tx = access.tx();\n        let answer = tx.whole(f(tx)",
-            "        let tx = access.tx();\n        let answer = tx.whole(f(tx)",
+            "        access.begin(ticket)?;\n        let tx = access.tx();\n        tx.lend();",
+            "        let tx = access.tx();\n        tx.lend();",
         )],
         by: shuttle("models::real::every_schedule_on_real_sqlite_is_strictly_serialisable"),
     },
