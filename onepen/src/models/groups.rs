@@ -672,3 +672,36 @@ fn the_pen_is_hot_after_a_group_of_several_and_cold_after_four_of_one() {
         rig.look();
     }
 }
+
+/// More of them than are left lying in the queue.
+#[test]
+fn writes_that_are_cancelled_give_their_room_in_the_queue_back() {
+    let rig = Rig::new(Limits {
+        queue_members: 90,
+        queue_bytes: 100_000,
+        when_full: crate::pen::WhenFull::Refuse,
+        ..limits()
+    });
+    let neighbour = rig.queue(1);
+    for _ in 0..3 {
+        let token = CancelToken::new();
+        let ticket = Ticket {
+            cancel: Some(token.clone()),
+            bytes: 1_000,
+            ..Ticket::default()
+        };
+        let waiting: Vec<_> = (0..89)
+            .map(|row| rig.queue_with(&ticket, Kind::Grouped, move |engine| engine.insert(row)))
+            .collect();
+        assert_eq!(rig.pen.queue_len(), 90);
+        token.cancel();
+        assert_eq!(rig.pen.queue_len(), 1);
+        for handle in waiting {
+            assert_eq!(handle.answer().unwrap_err().kind(), ErrorKind::Cancelled);
+        }
+    }
+    rig.serve_here();
+    neighbour.answer().unwrap();
+    assert_eq!(rig.world.committed(), [1]);
+    rig.look();
+}
