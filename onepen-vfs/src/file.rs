@@ -256,6 +256,7 @@ impl Open {
         let mut action = machine.ask(call);
         let mut rc = sqlite::OK;
         let mut waits = None;
+        let mut upgrades = false;
         loop {
             let told = match action {
                 Action::Answer(answer) => {
@@ -280,7 +281,11 @@ impl Open {
                 }
                 Action::HeaderIsSame => (self.header() == self.remembered.get()).into(),
                 Action::TryTurn => {
-                    let yes = self.turns.try_take();
+                    let yes = if upgrades {
+                        self.turns.try_take()
+                    } else {
+                        self.turns.try_take_or_poll()
+                    };
                     if yes && call == Call::LockRead {
                         self.reads_first();
                     }
@@ -291,7 +296,11 @@ impl Open {
                     self.machine.set(machine);
                     self.wait(rc, since).into()
                 }
-                Action::BeginsTransaction => self.begins().into(),
+                Action::BeginsTransaction => {
+                    let begins = self.begins();
+                    upgrades = !begins;
+                    begins.into()
+                }
                 Action::Retries => self.retries().into(),
                 Action::Pass => {
                     rc = pass();
@@ -361,8 +370,8 @@ impl Open {
         }
         match self.foresee_by_statement() {
             Will::Write if self.promote.get() == Promote::Lock => Will::Write,
-            Will::Read => Will::Read,
-            Will::Write | Will::Perhaps => Will::Perhaps,
+            Will::Write => Will::Turn,
+            will => will,
         }
     }
 
@@ -574,7 +583,7 @@ impl Open {
             writes = self.take_turn_to_begin();
         } else if !self.begins() {
             self.turns.try_take_by_the_way();
-        } else if !self.turns.try_take() {
+        } else if !self.turns.try_take_or_poll() {
             waiting::refused(&self.turns);
             return sqlite::BUSY;
         }
@@ -612,7 +621,7 @@ impl Open {
         }
         self.turns.seat();
         let since = Instant::now();
-        while !self.turns.try_take() {
+        while !self.turns.try_take_or_poll() {
             if !self.wait(sqlite::OK, since) {
                 return self.known.get();
             }

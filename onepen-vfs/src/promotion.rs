@@ -84,6 +84,11 @@ pub enum Will {
     Read,
     /// It will write, and the lock is to be taken for it.
     Write,
+    /// It will write, but the lock is not to be taken for it: the turn, as for
+    /// [`Will::Perhaps`], but not before the lock is free. Who writes out of turn (a
+    /// transaction that was not foreseen, somebody who does not queue) would refuse it
+    /// later, when it cannot wait any more.
+    Turn,
     /// It may write, but the lock is not to be taken for it: it gets the turn for its
     /// whole length. Others of the queue keep away while it moves on, and nobody has
     /// to wait for long if it only reads and takes its time.
@@ -193,6 +198,8 @@ enum Step {
     WaitingForTurn(Will),
     TakingWrite(Will),
     WaitingForWrite(Will),
+    /// Nobody had the lock.
+    FreedForTurn,
     Comparing,
     ComparingTurn,
     /// The read lock of a promoted transaction.
@@ -322,7 +329,7 @@ impl Machine {
             Step::Disappointed => self.go(Step::DisappointedPassed, Action::PassOn),
             Step::DisappointedPassed => self.go(Step::Foreseeing, Action::Foresee),
             Step::Foreseeing => match told {
-                Told::Foreseen(will @ (Will::Write | Will::Perhaps)) => {
+                Told::Foreseen(will @ (Will::Write | Will::Turn | Will::Perhaps)) => {
                     self.foreseen = true;
                     self.go(Step::Remembering(will), Action::RememberHeader)
                 }
@@ -338,6 +345,10 @@ impl Machine {
                 self.go(Step::TakingWrite(will), Action::RealLockWrite)
             }
             Step::TakingTurn(will) => self.go(Step::WaitingForTurn(will), Action::Wait(will)),
+            Step::TakingWrite(Will::Turn) if yes => {
+                self.go(Step::FreedForTurn, Action::RealUnlockWrite)
+            }
+            Step::FreedForTurn => self.go(Step::ComparingTurn, Action::HeaderIsSame),
             Step::TakingWrite(_) if yes => self.go(Step::Comparing, Action::HeaderIsSame),
             Step::TakingWrite(will) => self.go(Step::WaitingForWrite(will), Action::Wait(will)),
             // The turn may have been passed over meanwhile.

@@ -69,16 +69,25 @@ impl Turns {
         let Some(seat) = self.seat() else {
             return true;
         };
-        if seat.try_take(None) {
+        let taken = seat.try_take(None);
+        if taken {
             self.turn.store(true, Relaxed);
             self.refused.store(false, Relaxed);
+        }
+        taken
+    }
+
+    /// The same for who is sent to its busy handler otherwise. That may be one that
+    /// does not sleep here but asks again by itself: who polls is never there when it
+    /// is its turn, and takes its chance, as without the gate. (A refused upgrade
+    /// polls nothing: its transaction is over.)
+    pub fn try_take_or_poll(&self) -> bool {
+        if self.try_take() {
             return true;
         }
         if self.refused.swap(true, Relaxed) {
             self.polls.store(true, Relaxed);
         }
-        // Who polls is never there when it is its turn. It takes its chance, as
-        // without the gate.
         self.polls.load(Relaxed)
     }
 
@@ -116,6 +125,7 @@ impl Turns {
 
     /// Nobody wants the turn any more.
     pub fn leave(&self) {
+        self.refused.store(false, Relaxed);
         self.pass_on(0);
         if let Some(Some(seat)) = self.seat.get() {
             seat.leave();

@@ -174,6 +174,8 @@ struct Promotion {
     copied_back: bool,
     /// Whether the gate gives on a turn whose owner does not move.
     passes_over: bool,
+    /// Whether transactions that are known to write get the lock, or the turn alone.
+    locks: bool,
     planted: Planted,
     seen: Seen,
 }
@@ -193,6 +195,7 @@ impl Promotion {
             checkpoints: 0,
             copied_back: true,
             passes_over: false,
+            locks: true,
             planted: Planted::Nothing,
             seen: Seen::default(),
         }
@@ -560,21 +563,22 @@ impl Promotion {
         let connection = &mut state.connections[me];
         match action {
             Action::Foresee => {
+                let writes = if self.locks { Will::Write } else { Will::Turn };
                 let will = match (connection.to_do.last(), connection.known) {
                     (Some(Kind::ReadWrite | Kind::Read | Kind::Perhaps), _)
                         if planted == Planted::Everybody =>
                     {
                         Will::Write
                     }
-                    (Some(Kind::ReadWrite | Kind::Read | Kind::Perhaps), Known::Writes) => {
-                        Will::Write
-                    }
+                    (Some(Kind::ReadWrite | Kind::Read | Kind::Perhaps), Known::Writes) => writes,
                     (Some(Kind::ReadWrite | Kind::Read | Kind::Perhaps), Known::Nothing) => {
                         Will::Perhaps
                     }
                     _ => Will::Read,
                 };
-                connection.promised = will == Will::Write;
+                // A turn is no promise where turns are passed over.
+                connection.promised =
+                    will == Will::Write || will == Will::Turn && !self.passes_over;
                 return Told::Foreseen(will);
             }
             Action::RememberHeader => connection.remembered = state.shared.header,
@@ -675,6 +679,32 @@ fn promoted_transactions_lose_no_update_and_are_refused_nothing() {
             (Writes, &[ReadWrite]),
             (Writes, &[ReadWrite]),
         ])
+    });
+}
+
+/// Without the lock: the turn alone keeps others away, as long as all are known to
+/// write or begin as writers. Where it is passed over, SQLite refuses, and nothing is
+/// lost.
+#[test]
+fn transactions_with_the_turn_alone_are_refused_nothing_while_all_queue() {
+    let base = || Promotion {
+        locks: false,
+        ..Promotion::of(&[(Writes, &[ReadWrite, ReadWrite]), (Writes, &[ReadWrite])])
+    };
+    passes(base());
+    passes(Promotion {
+        locks: false,
+        ..Promotion::of(&[(Writes, &[ReadWrite, Perhaps]), (Nothing, &[Immediate])])
+    });
+    passes(Promotion {
+        passes_over: true,
+        ..base()
+    });
+    passes(Promotion {
+        kills: 1,
+        passes_over: true,
+        locks: false,
+        ..Promotion::of(&[(Writes, &[ReadWrite]), (Reads, &[ReadWrite])])
     });
 }
 
