@@ -44,12 +44,11 @@ def build_extension() -> None:
     target.unlink(missing_ok=True)
     if not sys.platform.startswith("linux"):
         return
-    command = ["cargo", "build", "--locked", "--release", "--package", "onepen-vfs"]
-    workspace = HERE.parent
-    subprocess.run(
-        [*command, "--manifest-path", str(workspace / "Cargo.toml"), "--target-dir", str(directory())],
-        check=True,
-    )
+    command = ["cargo", "rustc", "--locked", "--release", "--package", "onepen-vfs", "--lib"]
+    command += ["--crate-type", "cdylib", "--manifest-path", str(HERE.parent / "Cargo.toml")]
+    command += ["--target-dir", str(directory())]
+    # As maturin does with the command (`strip` in pyproject.toml).
+    subprocess.run([*command, "--", "-C", "strip=symbols"], check=True)
     shutil.copyfile(directory() / "release" / NAME, target)
 
 

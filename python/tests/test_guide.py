@@ -178,4 +178,4 @@ def test_every_test_the_page_names_is_here() -> None:
     named = re.findall(r"^\|.*\| `(\w+)` \|$", TEXT, re.MULTILINE)
     assert len(named) >= 7
     for name in named:
-        assert f"test_{name}" in globals(), name
+        assert name in globals(), name

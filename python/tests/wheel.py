@@ -26,6 +26,7 @@ def main() -> None:
 
     extension, command = files["onepen/libonepen_vfs.so"], files[f"onepen-{version}.data/scripts/onepen"]
     assert "onepen/py.typed" in files
+    assert sum("/licenses/LICENSE-" in file for file in files) == 2, "the licences are missing"
     for what, binary in (("extension", extension), ("command", command)):
         needs = {text for text in re.findall(rb"[\w.+-]+\.so(?:\.\d+)*", binary)}
         # A SQLite of its own, linked in or asked for, would be a second one in the process.
