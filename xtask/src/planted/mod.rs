@@ -67,7 +67,8 @@ pub fn run(wanted: &Wanted) -> Result<usize, Failure> {
     for bug in &bugs {
         bug.planted(&root)?; // complains before anything is built
     }
-    let none = bugs.is_empty();
+    // Its name has been found: the others take long to be built.
+    let with_fakes = !wanted.only_models && (wanted.only.is_none() || bugs.is_empty());
     let limits = quiet(&bugs, &copy.root, &target)?;
 
     let whats = bugs.iter().map(|bug| bug.what.len()).max().unwrap_or(0);
@@ -84,9 +85,7 @@ pub fn run(wanted: &Wanted) -> Result<usize, Failure> {
     for bug in bugs {
         tell(bug.run(&copy, &target, limits[&bug.by])?);
     }
-    // Building them takes long, and the name has been found.
-    let found = wanted.only.is_some() && !none;
-    if !wanted.only_models && !found {
+    if with_fakes {
         for row in fakes::run(wanted)? {
             tell(row);
         }
