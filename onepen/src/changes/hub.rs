@@ -175,7 +175,11 @@ impl Hub {
     pub(crate) fn note(&self, note: &Note) {
         let Some(gate) = self.notes.get() else { return };
         gate.note(note);
-        if self.noted.fetch_add(1, Ordering::Relaxed).is_multiple_of(FORGET) {
+        if self
+            .noted
+            .fetch_add(1, Ordering::Relaxed)
+            .is_multiple_of(FORGET)
+        {
             gate.forget_the_dead();
         }
     }
