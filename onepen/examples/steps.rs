@@ -39,6 +39,15 @@ fn main() -> Result<()> {
         stepped.slices,
         took.as_secs_f64()
     );
+    let held = db.stats().holds;
+    println!(
+        "the pen was held for {:.1?} (median), {:.1?} (p99), {:.1?} (longest); log: {} frames at the most, {} resets",
+        held.quantile(0.5),
+        held.quantile(0.99),
+        held.longest(),
+        db.stats().wal_frames_max,
+        db.stats().wal_resets
+    );
     tell("4 others alone", alone);
     tell("4 others beside it", beside);
     Ok(())

@@ -25,6 +25,9 @@ const SLICE: Duration = Duration::from_millis(5);
 /// ask for it every millisecond sleep.
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// The most that is added to it while the disk is slow.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
 /// The most items in a slice.
 const MOST: usize = 1 << 16;
 
@@ -104,7 +107,9 @@ impl<'a> Steps<'a> {
         self
     }
 
-    /// How long nobody of this job writes between two slices. Default: 1 ms.
+    /// How long nobody of this job writes between two slices, at least: after a COMMIT
+    /// that took longer than a slice it is by so much longer, 50 ms at most. Default:
+    /// 1 ms.
     pub fn pause(mut self, time: Duration) -> Self {
         self.pause = time;
         self
@@ -190,8 +195,14 @@ impl<'a> Steps<'a> {
             // As many as fit, and a few more to find out whether more do.
             let fit = count as f64 / took * self.slice.as_secs_f64() * 1.25;
             aim = (fit as usize).clamp(1, (aim * 4).min(MOST));
-            if !self.pause.is_zero() {
-                crate::sync::pause(self.pause);
+            // A COMMIT that takes longer than a slice waits for a disk that is busy
+            // with something else, mostly with flushing what is copied back from the
+            // log: then others go first for as long as that took.
+            let commit = Duration::from_secs_f64(took).saturating_sub(ran);
+            let slow = commit.saturating_sub(self.slice).min(LONGEST_PAUSE);
+            let pause = self.pause + slow;
+            if !pause.is_zero() {
+                crate::sync::pause(pause);
             }
         }
     }
