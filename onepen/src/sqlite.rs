@@ -10,6 +10,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::sync::Arc;
 use std::time::Instant;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ffi};
 
 use crate::blocks::raw::close;
@@ -46,6 +47,7 @@ struct Live {
     guards: Box<Guards>,
     /// Where commits show, once that was looked for.
     commits: OnceCell<Option<CommitMark>>,
+    wal: Arc<WalLevel>,
 }
 
 /// A connection that can be closed whatever foreign code forgot on it.
@@ -67,6 +69,18 @@ impl Drop for Sweeping {
     }
 }
 
+impl Drop for Live {
+    fn drop(&mut self) {
+        if self.wal.is_kept() {
+            // Or the last to close would copy back what it thinks is left, and
+            // remove the log. It cannot fail: it sets a bit.
+            let _ = self
+                .connection
+                .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        }
+    }
+}
+
 impl Live {
     fn open(connector: &Connector, wal: &Arc<WalLevel>, patience: &dyn Patience) -> Result<Self> {
         let connection = connector.open(Role::Writer, patience)?;
@@ -82,6 +96,7 @@ impl Live {
             connection: Sweeping(Some(connection)),
             guards,
             commits: OnceCell::new(),
+            wal: Arc::clone(wal),
         })
     }
 
