@@ -245,9 +245,15 @@ impl Checkpointer {
                     hold = (hold * 2).min(usual * MOST_HOLD);
                     Some(longer())
                 }
-                // To hold readers for longer would not help against those; an
-                // error may not be met by a later try.
-                Ok(Tried::Pinned) | Err(_) => Some(longer()),
+                // To hold readers for longer would not help against those.
+                Ok(Tried::Pinned) => Some(longer()),
+                // A later try may not meet it, and meets it less with another
+                // connection: one that found no descriptor for the log when it
+                // looked at it first would only read it for ever.
+                Err(_) => {
+                    connection = None;
+                    Some(longer())
+                }
                 // They are soon done.
                 Ok(Tried::Elsewhere) => Some(self.pauses.first),
             };

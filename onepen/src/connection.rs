@@ -94,6 +94,9 @@ impl Connector {
             Connection::open_with_flags(&self.path, flags)
         })
         .map_err(|error| self.not_opened(error))?;
+        if access.contains(OpenFlags::SQLITE_OPEN_READ_WRITE) {
+            refuse_read_only(&connection).map_err(|error| self.not_opened(error.into()))?;
+        }
         retry(patience, what, since, || self.configure(&connection, role))
             .map_err(|error| self.not_opened(error))?;
         Ok(connection)
@@ -229,6 +232,23 @@ impl Connector {
     pub(crate) fn context(&self, error: Error) -> Error {
         error.with_database(&self.name)
     }
+}
+
+/// SQLite falls back to reading only, and says nothing, when the file cannot be
+/// opened for writing: for want of rights, or of a free descriptor at that moment.
+/// A connection that will never write again is no writer's.
+fn refuse_read_only(connection: &Connection) -> rusqlite::Result<()> {
+    if !connection.is_readonly(rusqlite::MAIN_DB)? {
+        return Ok(());
+    }
+    Err(rusqlite::Error::SqliteFailure(
+        ffi::Error::new(ffi::SQLITE_READONLY),
+        Some(
+            "the file could be opened for reading only: this user may not write to it, or there \
+             was no descriptor left; a program that only reads says so with `Options::read_only`"
+                .to_owned(),
+        ),
+    ))
 }
 
 fn kibibytes(bytes: usize) -> i64 {

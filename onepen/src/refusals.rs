@@ -25,6 +25,8 @@ use rusqlite::Connection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Options;
 
+#[cfg(target_os = "linux")]
+mod hidden;
 mod library;
 
 pub use library::{Library, second_libraries};

@@ -36,12 +36,42 @@ fn alone(test: &str, scene: impl FnOnce()) {
 struct Second {
     library: *mut c_void,
     handle: *mut c_void,
+    /// What the names of its functions begin with.
+    prefix: &'static str,
 }
 
 impl Second {
     fn load() -> Self {
+        Self::load_from(c"libsqlite3.so.0")
+    }
+
+    /// A driver with a SQLite in it, and hidden there: the one that is linked into
+    /// this test as well.
+    fn load_hidden(dir: &Path) -> Self {
+        let (source, driver) = (dir.join("driver.c"), dir.join("driver.so"));
+        let code = "int sqlite3_open(const char*, void**);\n\
+            int sqlite3_exec(void*, const char*, void*, void*, char**);\n\
+            int driver_open(const char *path, void **db) { return sqlite3_open(path, db); }\n\
+            int driver_exec(void *db, const char *sql, void *f, void *a, char **e)\n\
+            { return sqlite3_exec(db, sql, f, a, e); }\n";
+        std::fs::write(&source, code).unwrap();
+        let made = Command::new("cc")
+            .args(["-shared", "-fPIC", "-Wl,--exclude-libs,ALL", "-o"])
+            .args([&driver, &source, &linked_library()])
+            .args(["-lm", "-lpthread", "-ldl"])
+            .output()
+            .expect("this test needs a C compiler");
+        let said = String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success(), "{said}");
+        Self {
+            prefix: "driver",
+            ..Self::load_from(&CString::new(driver.as_os_str().as_bytes()).unwrap())
+        }
+    }
+
+    fn load_from(name: &CStr) -> Self {
         // SAFETY: the library's constructors do nothing.
-        let library = unsafe { libc::dlopen(c"libsqlite3.so.0".as_ptr(), libc::RTLD_NOW) };
+        let library = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW) };
         assert!(
             !library.is_null(),
             "this test needs the system's libsqlite3.so.0"
@@ -49,10 +79,12 @@ impl Second {
         Self {
             library,
             handle: std::ptr::null_mut(),
+            prefix: "sqlite3",
         }
     }
 
-    fn symbol(&self, name: &CStr) -> *mut c_void {
+    fn symbol(&self, name: &str) -> *mut c_void {
+        let name = CString::new(format!("{}_{name}", self.prefix)).unwrap();
         // SAFETY: a live library.
         let symbol = unsafe { libc::dlsym(self.library, name.as_ptr()) };
         assert!(!symbol.is_null(), "{name:?}");
@@ -64,7 +96,7 @@ impl Second {
         let path = CString::new(path.as_os_str().as_bytes()).unwrap();
         // SAFETY: SQLite's function of that name.
         let code = unsafe {
-            let open: Open = std::mem::transmute(self.symbol(c"sqlite3_open"));
+            let open: Open = std::mem::transmute(self.symbol("open"));
             open(path.as_ptr(), &raw mut self.handle)
         };
         assert_eq!(code, 0);
@@ -80,11 +112,22 @@ impl Second {
         ) -> c_int;
         // SAFETY: SQLite's function of that name, over its own handle.
         unsafe {
-            let exec: Exec = std::mem::transmute(self.symbol(c"sqlite3_exec"));
+            let exec: Exec = std::mem::transmute(self.symbol("exec"));
             let null = std::ptr::null_mut();
             exec(self.handle, sql.as_ptr(), null, null, std::ptr::null_mut())
         }
     }
+}
+
+/// The archive that cargo linked into this test.
+fn linked_library() -> std::path::PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let built = test.parent().unwrap().parent().unwrap().join("build");
+    let archives = std::fs::read_dir(&built).unwrap().flatten();
+    archives
+        .map(|package| package.path().join("out/libsqlite3.a"))
+        .find(|archive| archive.exists())
+        .unwrap_or_else(|| panic!("no libsqlite3.a below {}", built.display()))
 }
 
 fn reasons(found: &[Refusal]) -> Vec<Reason> {
@@ -161,6 +204,28 @@ fn a_second_library_that_has_the_file_open_is_refused_before_it_is_opened() {
                 Some(ErrorKind::Refused)
             );
         }
+    });
+}
+
+#[test]
+fn a_hidden_library_that_has_the_file_open_is_refused_before_it_is_opened() {
+    let test = "a_hidden_library_that_has_the_file_open_is_refused_before_it_is_opened";
+    alone(test, || {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        assert_eq!(second_libraries(), []);
+        let mut hidden = Second::load_hidden(dir.path());
+        let libraries = second_libraries();
+        assert_eq!(libraries.len(), 1, "{libraries:?}");
+        assert!(libraries[0].path.ends_with("driver.so"), "{libraries:?}");
+        assert!(libraries[0].version.starts_with("of 20"), "{libraries:?}");
+
+        // Over a rollback journal nothing else tells.
+        hidden.open(&path);
+        assert_eq!(hidden.run(c"CREATE TABLE a(n); BEGIN IMMEDIATE"), 0);
+        let error = Options::new().journal(Journal::Rollback).open(&path);
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Refused);
+        assert_eq!(hidden.run(c"COMMIT"), 0);
     });
 }
 

@@ -4,6 +4,8 @@ mod builds;
 mod compare;
 mod gate;
 mod models;
+mod planted;
+mod programs;
 mod proof;
 mod published;
 
@@ -21,6 +23,8 @@ usage: cargo xtask <verb> [options]
             bugs (`cargo xtask models --help`)
   proof     every instrument of docs/proof.md, or one, and a table of what they
             looked at (`cargo xtask proof --help`)
+  programs  Python and Node programs nobody changed, as they are and with the
+            extension (`cargo xtask programs --help`)
 ";
 
 fn main() {
@@ -32,6 +36,7 @@ fn main() {
         Some("gate") => gate::main(words.collect()),
         Some("models") => models::main(words.collect()),
         Some("proof") => proof::main(words.collect()),
+        Some("programs") => programs::main(words.collect()),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");
             Ok(())

@@ -29,6 +29,20 @@ pub(super) const LABEL: usize = 40;
 pub(super) struct Page {
     pub(super) header: Header,
     pub(super) slots: [Slot; SLOTS],
+    /// What the last commits changed. Behind all that the first users of this
+    /// version of the protocol knew: they map less of the file, and leave no notes.
+    pub(super) notes: [NotePlace; NOTES],
+}
+
+/// How many commits there are notes of.
+pub(super) const NOTES: usize = 128;
+/// Words of a note.
+pub(super) const NOTE: usize = 64;
+
+/// Where one note is.
+#[repr(C, align(512))]
+pub(super) struct NotePlace {
+    pub(super) words: [AtomicU64; NOTE],
 }
 
 /// What all share.
@@ -52,6 +66,9 @@ pub(super) struct Header {
     pub(super) stranger_seen: AtomicU64,
     /// When such a program was last met at the write lock.
     pub(super) stranger_wrote: AtomicU64,
+    _unused_at_last: [AtomicU64; 5],
+    /// Which slots want notes: one bit each.
+    pub(super) listening: [AtomicU64; WAITING],
 }
 
 /// What one process says of itself. Only its owner writes to it, but for
@@ -77,7 +94,9 @@ pub(super) struct Slot {
     pub(super) purpose_version: AtomicU32,
     /// What the turn is for.
     pub(super) purpose: [AtomicU64; LABEL / 8],
-    _unused_too: [AtomicU64; 1],
+    /// To when (monotonic, ns) its turn is not passed over although it does not hold
+    /// SQLite's lock: it reads what it is going to change.
+    pub(super) reads_until: AtomicU64,
 
     pub(super) turns: AtomicU64,
     pub(super) commits: AtomicU64,

@@ -77,6 +77,7 @@
 //! | owner is stopped | `granted` | passed over after 5 ms, and off the line; when it goes on it stands in line again with its old ticket |
 //! | owner is stopped | `open` | the slice ends |
 //! | owner is stopped | `held` | after 10 ms without any change, and if SQLite's write lock is free at two looks 4 ms apart, it is passed over; when it goes on its next change fails and it knows. If SQLite's lock is held, everybody waits for that |
+//! | owner reads what it will change ([`Seat::reads_first`]) | `held` | as above, but not before the time that it gave, a second at most |
 //! | a new process gets a dead one's slot | any | it counts the slot's generation up before anything else, so that no turn or ticket of the dead is taken for its own |
 //! | a process forks | any | the child has no seat. It keeps the parent's byte locked while it lives; if the parent dies first, its turn stands still, and is passed over as that of a stopped one |
 //!
@@ -93,6 +94,12 @@
 //! rarely at first, more often once such a program was met writing
 //! ([`Seat::met_a_stranger`]). It is waited for with SQLite's lock, by the one that
 //! has the turn.
+//!
+//! # Notes of what was changed
+//!
+//! Behind the slots lie notes of the last 128 commits, for members that listen
+//! ([`Gate::listen`]): which tables each changed. They are hints that have to prove
+//! themselves against what SQLite tells of its commits ([`Gate::notes`]).
 //!
 //! # Where it works
 //!
@@ -120,6 +127,8 @@ mod map;
 #[cfg(target_os = "linux")]
 mod member;
 #[cfg(target_os = "linux")]
+mod notes;
+#[cfg(target_os = "linux")]
 mod observer;
 #[cfg(target_os = "linux")]
 mod queue;
@@ -129,9 +138,11 @@ mod seat;
 mod text;
 
 #[cfg(not(target_os = "linux"))]
-pub use elsewhere::{Gate, Observer, Seat};
+pub use elsewhere::{Gate, Note, Observer, Seat, Stamp};
 #[cfg(target_os = "linux")]
 pub use member::Gate;
+#[cfg(target_os = "linux")]
+pub use notes::{Note, Stamp};
 #[cfg(target_os = "linux")]
 pub use observer::Observer;
 #[cfg(target_os = "linux")]

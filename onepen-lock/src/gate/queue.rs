@@ -23,11 +23,14 @@ pub(super) const LOOK: u64 = 10_000_000;
 
 /// A lock found free is looked at once more after so long: who polls for it, as
 /// programs that do not queue make it necessary, may have been about to take it.
-const TWICE: u64 = 4_000_000;
+pub(super) const TWICE: u64 = 4_000_000;
 
 /// How long after the end of a slice the next in line looks: later than the
 /// owner itself would have passed it on.
 const ALARM: u64 = 100_000;
+
+/// The longest time that is believed in which a turn is kept for reading.
+pub(super) const LONGEST_READ: u64 = 1_000_000_000;
 
 /// The longest slice that is believed.
 pub(super) const LONGEST_SLICE: u64 = 2_000_000;
@@ -438,6 +441,9 @@ impl<W: World> Place<'_, W> {
         if owner.phase == Phase::Granted {
             return GRACE.checked_sub(seen_for).filter(|&left| left > 0);
         }
+        if self.reads(owner.slot, now) {
+            return Some(LOOK);
+        }
         if now < watched.ask_at {
             let left = (watched.ask_at - now).min(LOOK);
             return Some(slice_left.map_or(left, |slice_left| left.min(slice_left)));
@@ -454,6 +460,12 @@ impl<W: World> Place<'_, W> {
         watched.found_free = true;
         watched.ask_at = now.saturating_add(TWICE);
         Some(TWICE)
+    }
+
+    /// Whether the owner of the slot reads what it is going to change.
+    pub(super) fn reads(&self, slot: usize, now: u64) -> bool {
+        let until = self.page.slots[slot].reads_until.load(Relaxed);
+        (1..=LONGEST_READ).contains(&until.saturating_sub(now))
     }
 
     /// Takes the turn from an owner that is dead, stopped or idle.

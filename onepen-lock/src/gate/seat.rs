@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::layout::Turn;
 use super::member::Inner;
-use super::queue::{Look, Released, Watched};
+use super::queue::{LONGEST_READ, Look, Released, TWICE, Watched};
 use super::{Waited, clock, text};
 
 /// A seat that nobody waits on is forgotten after so long.
@@ -24,6 +24,11 @@ const FORGOTTEN: u64 = 20_000_000;
 /// A process that writes again within this time is given the turn for it: to
 /// wake another and wait until it has the turn takes about as long.
 const RETURNS: u64 = 30_000;
+
+/// How long a turn of another seat of this process may stand still before it is
+/// asked whether SQLite's lock is held at all. Longer than between processes: a
+/// neighbour that was not scheduled for a while is a neighbour.
+const STILL_HERE: u64 = 100_000_000;
 
 /// How long nobody of us takes SQLite's lock, for programs that poll for it.
 const GAP: Duration = Duration::from_millis(1);
@@ -57,9 +62,20 @@ pub(super) struct Line {
     told: u64,
     /// When the last turn was taken.
     taken: u64,
+    still: Still,
     asked: u64,
     /// The purpose in our slot is not empty.
     purpose: bool,
+}
+
+/// What is known of a turn of ours that may stand still: a program that was given
+/// the turn while it slept, and gave up without a word.
+#[derive(Default)]
+struct Still {
+    /// Which turn.
+    taken: u64,
+    ask_at: u64,
+    found_free: bool,
 }
 
 struct Standing {
@@ -234,7 +250,11 @@ impl Seat {
         let own = place.own();
         loop {
             let now = clock::now();
-            let at_gate = line.holder.is_none() && line.first(now) == Some(self.id);
+            let first = line.first(now) == Some(self.id);
+            if first && line.holder.is_some() && self.stands_still(&mut line, now) {
+                self.pass_over(&mut line);
+            }
+            let at_gate = first && line.holder.is_none();
             let mut nanos = super::queue::LOOK;
             let mut seen = 0;
             if at_gate {
@@ -276,6 +296,40 @@ impl Seat {
         }
     }
 
+    /// Whether the turn of another seat of ours is to be passed over, as the gate
+    /// would do with another process's: nobody holds SQLite's lock, at two looks.
+    fn stands_still(&self, line: &mut Line, now: u64) -> bool {
+        if line.still.taken != line.taken {
+            line.still = Still {
+                taken: line.taken,
+                ask_at: line.taken.saturating_add(STILL_HERE),
+                found_free: false,
+            };
+        }
+        let still = &mut line.still;
+        let place = self.inner.place();
+        if now < still.ask_at || place.reads(place.slot, now) {
+            return false;
+        }
+        if self.inner.files.lock_is_held() {
+            still.found_free = false;
+            still.ask_at = now.saturating_add(STILL_HERE);
+            return false;
+        }
+        still.ask_at = now.saturating_add(TWICE);
+        std::mem::replace(&mut still.found_free, true)
+    }
+
+    /// Takes the turn from another seat of ours, which notices when it comes back.
+    fn pass_over(&self, line: &mut Line) {
+        line.holder = None;
+        let place = self.inner.place();
+        add(&place.own().passed_over, 1);
+        if let Some(turn) = line.turn.take() {
+            place.release(turn, false);
+        }
+    }
+
     /// Leaves the gate's line when all have gone who stood there for it.
     fn tidy(&self, line: &mut Line, now: u64) {
         if line.first(now).is_none() && line.ticket != 0 {
@@ -293,6 +347,9 @@ impl Seat {
         let place = self.inner.place();
         let own = place.own();
         own.turn_since.store(now, Relaxed);
+        if own.reads_until.load(Relaxed) != 0 {
+            own.reads_until.store(0, Relaxed);
+        }
         own.thread.store(thread(), Relaxed);
         if purpose.is_some() || line.purpose {
             text::write(&own.purpose, &own.purpose_version, purpose.unwrap_or(""));
@@ -397,6 +454,44 @@ impl Seat {
         let now = clock::now();
         header.stranger_wrote.store(now, Relaxed);
         header.stranger_seen.store(now, Relaxed);
+    }
+
+    /// Within the turn: it reads first what it is going to change, without SQLite's
+    /// write lock. For so long, and a second at most, it is not taken for idle and
+    /// passed over. Whoever holds the lock beside the queue is not kept away by it.
+    pub fn reads_first(&self, time: Duration) {
+        if !self.inner.is_here() {
+            return;
+        }
+        let line = self.inner.line();
+        if line.holder == Some(self.id) {
+            let time = clock::nanos(time).min(LONGEST_READ);
+            let until = clock::now().saturating_add(time);
+            let own = self.inner.place();
+            own.own().reads_until.store(until, Relaxed);
+        }
+        drop(line);
+    }
+
+    /// Whether it is this seat's turn: it was taken, not passed on, and not passed
+    /// over by another seat of this process.
+    pub fn has_the_turn(&self) -> bool {
+        self.inner.is_here() && self.inner.line().holder == Some(self.id)
+    }
+
+    /// Whether anybody waits for a turn, in this process or another.
+    pub fn is_somebody_waiting(&self) -> bool {
+        let line = self.inner.line();
+        let here = line.seats.iter().any(|standing| standing.seat != self.id);
+        drop(line);
+        here || self.others_are_waiting() > 0
+    }
+
+    /// Whether somebody holds SQLite's write lock now, as the kernel's table of locks
+    /// says, which takes tens of microseconds to read. For who has the turn and was
+    /// refused that lock: is it worth asking again?
+    pub fn lock_is_held(&self) -> bool {
+        self.inner.files.lock_is_held()
     }
 
     /// Within the turn, before BEGIN: sleeps for a millisecond when it is time to

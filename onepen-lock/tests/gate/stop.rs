@@ -1,14 +1,11 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::actor::Scene;
 
 #[test]
 fn a_stopped_waiter_is_skipped_and_is_next_when_it_goes_on() {
     let scene = Scene::new();
-    let (mut a, mut b, mut c) = (scene.actor("a"), scene.actor("b"), scene.actor("c"));
-    assert_eq!(a.ask("take"), "turn");
-    scene.line_up(&mut b);
-    scene.line_up(&mut c);
+    let (mut a, mut b, mut c) = scene.turn_and_line();
     b.stop();
     assert_eq!(a.ask("pass"), "passed");
     assert_eq!(c.hear(), "turn");
@@ -58,4 +55,27 @@ fn a_stopped_owner_that_holds_sqlites_lock_is_waited_for() {
     a.go_on();
     assert_eq!(a.ask("pass"), "passed");
     assert_eq!(b.hear(), "turn");
+}
+
+#[test]
+fn who_reads_first_is_waited_for_to_the_time_it_gave_and_no_longer() {
+    let scene = Scene::new();
+    let (mut a, mut b) = (scene.actor("a"), scene.actor("b"));
+    assert_eq!(a.ask("take_only"), "turn");
+    let since = Instant::now();
+    assert_eq!(a.ask("reads_first_ms 300"), "reads");
+    assert_eq!(b.ask("take"), "turn");
+    assert!(since.elapsed() >= Duration::from_millis(300));
+    assert_eq!(scene.of(&a).unwrap().counters.passed_over, 1);
+}
+
+#[test]
+fn who_reads_first_and_dies_is_not_waited_for() {
+    let scene = Scene::new();
+    let (mut a, mut b) = (scene.actor("a"), scene.actor("b"));
+    assert_eq!(a.ask("take_only"), "turn");
+    assert_eq!(a.ask("reads_first_ms 1000"), "reads");
+    a.kill();
+    assert_eq!(b.ask("take"), "turn");
+    assert_eq!(b.ask("pass"), "passed");
 }

@@ -90,3 +90,33 @@ fn a_deadline_that_has_passed_takes_a_free_turn_and_waits_for_no_other() {
     one.pass_on(1, 1, never);
     assert_eq!(two.take(None, past, &never), Waited::Turn);
 }
+
+#[test]
+fn a_seat_that_was_given_the_turn_and_does_nothing_is_passed_over_by_its_neighbours() {
+    let scene = Scene::new();
+    let gate = Gate::join(&scene.database, "threads").unwrap();
+    let (idle, next) = (gate.seat(), gate.seat());
+    assert!(idle.try_take(None));
+    assert!(idle.has_the_turn() && !idle.is_somebody_waiting());
+    let until = Instant::now() + Duration::from_secs(30);
+    assert_eq!(next.take(None, Some(until), &never), Waited::Turn);
+    assert!(next.has_the_turn() && !idle.has_the_turn());
+    idle.pass_on(1, 1, never); // of a turn that it has not: nothing happens
+    assert!(next.has_the_turn() && !idle.try_take(None));
+    next.pass_on(1, 1, never);
+    assert!(idle.try_take(None));
+}
+
+#[test]
+fn a_seat_that_holds_sqlites_lock_is_waited_for_by_its_neighbours() {
+    let scene = Scene::new();
+    let gate = Gate::join(&scene.database, "threads").unwrap();
+    let (writer, next) = (gate.seat(), gate.seat());
+    assert!(writer.try_take(None));
+    let lock = crate::actor::lock_for_writing(&scene.database);
+    assert!(writer.lock_is_held());
+    let until = Instant::now() + Duration::from_millis(400);
+    assert_eq!(next.take(None, Some(until), &never), Waited::TimedOut);
+    assert!(writer.has_the_turn());
+    drop(lock);
+}

@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::alone::Alone;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::file;
 use crate::options::Options;
 
@@ -220,6 +220,7 @@ impl Place {
                 ),
                 error,
             )
+            .with_outcome(Outcome::Unknown)
         })
     }
 

@@ -156,7 +156,8 @@ impl<'a> Transfer<'a> {
     /// - [`ErrorKind::DeadlineExceeded`], [`ErrorKind::Cancelled`].
     /// - [`ErrorKind::Io`], [`ErrorKind::Sqlite`]: something could not be read or
     ///   written. Only when the flush of the directory failed, at the very end, is
-    ///   the target a new one; the message says so.
+    ///   the target a new one: the message says so, and [`Error::outcome`] is
+    ///   [`Unknown`](crate::Outcome::Unknown).
     pub fn run(self) -> Result<Copied> {
         let Self { plan, mut progress } = self;
         let made = std::thread::scope(|scope| {

@@ -16,8 +16,9 @@
 //!   loaded libraries is refused. It may be wrong, when the descriptor is a
 //!   connection of the same library made without this crate.
 //!
-//! Over a rollback journal only the second way is there. A copy that hides its
-//! symbols (a statically linked one) is noticed by the first way only.
+//! Over a rollback journal only the second way is there. Copies that hide their
+//! symbols count as loaded, too: `hidden` finds them, but for one that is linked
+//! into the same object as ours under other names.
 
 use std::path::{Path, PathBuf};
 
@@ -32,12 +33,13 @@ use crate::status::{Marks, connection_status};
 pub struct Library {
     /// The file it was loaded from.
     pub path: PathBuf,
-    /// Its version, as it says itself.
+    /// Its version, as it says itself; `of 2026-01-31`, the day it was made, where
+    /// its functions cannot be called.
     pub version: String,
 }
 
-/// The other SQLite libraries that are loaded into this process and show their
-/// symbols. On systems other than Linux none are found.
+/// The other SQLite libraries that are loaded into this process, those that hide
+/// their symbols included. On systems other than Linux none are found.
 ///
 /// That one is loaded is no harm; that two have the same file open is.
 pub fn second_libraries() -> Vec<Library> {
@@ -147,6 +149,7 @@ mod linux {
 
     use rusqlite::ffi;
 
+    use super::super::hidden::{Copy, copies};
     use super::Library;
 
     /// How many descriptors of this process lead to the file. Looks through
@@ -176,7 +179,11 @@ mod linux {
         let mut found: BTreeMap<_, _> =
             loaded().iter().filter_map(|name| sqlite_of(name)).collect();
         found.remove(&ours);
-        found.into_values().collect()
+        let is_known =
+            |copy: &Copy| copy.contains(ours) || found.keys().any(|at| copy.contains(*at));
+        let hidden = copies().into_iter().filter(|copy| !is_known(copy));
+        let hidden: Vec<_> = hidden.map(Copy::into_library).collect();
+        found.into_values().chain(hidden).collect()
     }
 
     /// The names of all loaded objects.

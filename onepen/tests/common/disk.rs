@@ -3,10 +3,10 @@
 //! No virtual file system stands between SQLite and the disk. A program with this
 //! module defines `pwrite`, `fsync` and their relatives itself, hands every call
 //! on, and fails those that a test has asked for, on the files of that test alone.
+//! Reading, mapping, opening and the like: `calls`.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 use std::ffi::{c_int, c_void};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,22 +21,48 @@ pub enum Call {
     Any,
     /// Either; half of a write is written first.
     ShortAny,
+    Truncate,
+    Map,
+    Open,
+    Read,
+    Lock,
+    /// A name that is removed, or given to another file.
+    Name,
+}
+
+/// What a program is about to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doing {
+    Writing,
+    Syncing,
+    Truncating,
+    Mapping,
+    Opening,
+    Reading,
+    Locking,
+    Naming,
 }
 
 /// In place of an error: the process ends there, as if by `kill -9`.
 pub const DIE: c_int = -1;
 
-/// Fails calls on `file` until it is dropped.
+/// Fails calls on a file, or on all within a directory, until it is dropped.
 pub struct Fault {
     id: usize,
 }
 
 impl Call {
-    fn meets(self, is_sync: bool) -> bool {
+    fn meets(self, doing: Doing) -> bool {
         match self {
-            Self::Write | Self::ShortWrite => !is_sync,
-            Self::Sync => is_sync,
-            Self::Any | Self::ShortAny => true,
+            Self::Write | Self::ShortWrite => doing == Doing::Writing,
+            Self::Sync => doing == Doing::Syncing,
+            Self::Any | Self::ShortAny => matches!(doing, Doing::Writing | Doing::Syncing),
+            Self::Truncate => doing == Doing::Truncating,
+            Self::Map => doing == Doing::Mapping,
+            Self::Open => doing == Doing::Opening,
+            Self::Read => doing == Doing::Reading,
+            Self::Lock => doing == Doing::Locking,
+            Self::Name => doing == Doing::Naming,
         }
     }
 }
@@ -101,16 +127,22 @@ impl Drop for Fault {
 }
 
 /// The error that a call on this descriptor is to fail with.
-fn verdict(descriptor: c_int, is_sync: bool) -> Option<(Call, c_int)> {
+pub fn verdict(descriptor: c_int, doing: Doing) -> Option<(Call, c_int)> {
     if ARMED.load(Ordering::SeqCst) == 0 {
         return None;
     }
     let file = std::fs::read_link(format!("/proc/self/fd/{descriptor}")).ok()?;
+    verdict_on(&file, doing)
+}
+
+/// The error that a call on this file is to fail with.
+pub fn verdict_on(file: &Path, doing: Doing) -> Option<(Call, c_int)> {
+    if ARMED.load(Ordering::SeqCst) == 0 {
+        return None;
+    }
     let mut planned = planned();
     let found = planned.iter_mut().find(|planned| {
-        planned.call.meets(is_sync)
-            && planned.left > 0
-            && planned.file.as_os_str().as_bytes() == file.as_os_str().as_bytes()
+        planned.call.meets(doing) && planned.left > 0 && file.starts_with(&planned.file)
     })?;
     if found.spare > 0 {
         found.spare -= 1;
@@ -121,7 +153,7 @@ fn verdict(descriptor: c_int, is_sync: bool) -> Option<(Call, c_int)> {
     Some((found.call, found.errno))
 }
 
-fn fail(errno: c_int) -> c_int {
+pub fn fail(errno: c_int) -> c_int {
     if errno == DIE {
         // SAFETY: a signal to this very process, which does not return from it.
         unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
@@ -145,6 +177,12 @@ macro_rules! next {
     }};
 }
 
+#[allow(
+    unused_imports,
+    reason = "not every test that has a disk replaces more"
+)]
+pub(crate) use next;
+
 type Sync = unsafe extern "C" fn(c_int) -> c_int;
 type Write = unsafe extern "C" fn(c_int, *const c_void, usize, i64) -> isize;
 
@@ -152,7 +190,7 @@ type Write = unsafe extern "C" fn(c_int, *const c_void, usize, i64) -> isize;
 // the same type, which does the same or fails as that function may.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn fsync(descriptor: c_int) -> c_int {
-    match verdict(descriptor, true) {
+    match verdict(descriptor, Doing::Syncing) {
         Some((_, errno)) => fail(errno),
         None => {
             let real = next!(c"fsync" as Sync);
@@ -165,7 +203,7 @@ unsafe extern "C" fn fsync(descriptor: c_int) -> c_int {
 // SAFETY: as for `fsync`.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn fdatasync(descriptor: c_int) -> c_int {
-    match verdict(descriptor, true) {
+    match verdict(descriptor, Doing::Syncing) {
         Some((_, errno)) => fail(errno),
         None => {
             let real = next!(c"fdatasync" as Sync);
@@ -208,7 +246,7 @@ unsafe fn write(
     count: usize,
     at: i64,
 ) -> isize {
-    match verdict(descriptor, false) {
+    match verdict(descriptor, Doing::Writing) {
         Some((Call::ShortWrite | Call::ShortAny, errno)) if count > 1 => {
             // What a full disk does; SQLite asks for the rest, and is told.
             // SAFETY: by the caller; less than it offered.

@@ -1,12 +1,15 @@
 //! What is said of SQLite and threads, tried out. `without` has for each remedy a
 //! program that fails when it is left out; `wrong` what many texts say and what is
-//! so instead; `power` what is left after a loss of power. The table that goes
+//! so instead; `power` what is left after a loss of power; `network` what two machines
+//! do to a file. The table that goes
 //! with it is docs/literature.md.
 //!
 //! Nothing here is onepen's but a few remedies at the end of a program: these are
 //! facts about SQLite, through rusqlite alone, and so they would tell us should a
 //! new SQLite change one.
 
+#[cfg(target_os = "linux")]
+mod network;
 mod power;
 mod without;
 mod wrong;

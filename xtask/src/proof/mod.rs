@@ -6,7 +6,15 @@
 //! table names the commit that was looked at. To add an instrument, add a room
 //! beside `power` and a line to [`INSTRUMENTS`].
 
+mod coverage;
+mod kills;
+mod miri;
+mod mutants;
+mod planted;
 mod power;
+mod sanitizer;
+mod sweeps;
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -52,13 +60,71 @@ struct Instrument {
     run: fn(&Ask) -> Result<Figures, Failure>,
 }
 
-const INSTRUMENTS: &[Instrument] = &[Instrument {
-    verb: "power",
-    watches: "what a loss of power at any moment leaves of acknowledged writes",
-    words: "--images N · --replay IMAGE",
-    in_all: true,
-    run: power::run,
-}];
+const INSTRUMENTS: &[Instrument] = &[
+    Instrument {
+        verb: "power",
+        watches: "what a loss of power at any moment leaves of acknowledged writes",
+        words: "--images N · --replay IMAGE",
+        in_all: true,
+        run: power::run,
+    },
+    Instrument {
+        verb: "kills",
+        watches: "what kill -9 leaves, at every point and at any time",
+        words: "--cycles N · --deed NAME",
+        in_all: true,
+        run: kills::run,
+    },
+    Instrument {
+        verb: "sweeps",
+        watches: "what is told when each call on a file, each allocation fails",
+        words: "",
+        in_all: true,
+        run: sweeps::run,
+    },
+    Instrument {
+        verb: "planted",
+        watches: "whether the instruments see: known bugs in a copy of the library",
+        words: "--only TEXT · --json",
+        in_all: true,
+        run: planted::run,
+    },
+    Instrument {
+        verb: "miri",
+        watches: "undefined behaviour in what calls no C, interpreted",
+        words: "",
+        in_all: true,
+        run: miri::run,
+    },
+    Instrument {
+        verb: "tsan",
+        watches: "data races of the library and of SQLite in it",
+        words: "",
+        in_all: true,
+        run: sanitizer::tsan,
+    },
+    Instrument {
+        verb: "asan",
+        watches: "memory of the library and of SQLite in it",
+        words: "",
+        in_all: true,
+        run: sanitizer::asan,
+    },
+    Instrument {
+        verb: "coverage",
+        watches: "which lines of the core the tests run",
+        words: "--lines",
+        in_all: false,
+        run: coverage::run,
+    },
+    Instrument {
+        verb: "mutants",
+        watches: "whether a test fails for each small change of the core",
+        words: "--file GLOB · --shard K/N",
+        in_all: false,
+        run: mutants::run,
+    },
+];
 
 fn usage() -> String {
     let mut text = String::from(

@@ -1,0 +1,21 @@
+"""What a run left in its database, as JSON."""
+
+import json
+import sqlite3
+
+from worker import options
+
+path, _ = options()
+connection = sqlite3.connect(path)
+one = lambda sql: connection.execute(sql).fetchone()[0]
+print(
+    json.dumps(
+        {
+            "counter": one("SELECT n FROM counter"),
+            "log": one("SELECT count(*) FROM log"),
+            "done": dict(connection.execute("SELECT worker, n FROM done")),
+            "integrity": one("PRAGMA integrity_check"),
+            "sqlite": sqlite3.sqlite_version,
+        }
+    )
+)

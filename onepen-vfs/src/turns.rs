@@ -1,0 +1,164 @@
+//! One file's turns at the gate between processes.
+//!
+//! Safe to use from any thread: who sleeps here is not always inside of SQLite.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use onepen_lock::gate::{Gate, Seat, Waited};
+use onepen_lock::systems;
+
+/// How often it is looked whether somebody who does not queue has let the lock go.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// SQLite's busy handler counts a sleep as long as it was meant to be. So much of
+/// its patience may be lost by waking up early when the lock is not to be had yet.
+const EARLY_AT_MOST: Duration = Duration::from_millis(200);
+
+/// One file's place at the gate.
+pub struct Turns {
+    path: PathBuf,
+    /// `None` inside: there is no place, and every turn is granted.
+    seat: OnceLock<Option<Seat>>,
+    /// It is our turn.
+    turn: AtomicBool,
+    /// Patience lost since the lock was last taken, in nanoseconds.
+    early: AtomicU64,
+    /// It was refused and nobody slept here since.
+    refused: AtomicBool,
+    /// It does not sleep here after a refusal: it asks again whenever it likes.
+    polls: AtomicBool,
+}
+
+impl Turns {
+    /// For the database at `path`. Nothing is opened yet.
+    pub fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            seat: OnceLock::new(),
+            turn: AtomicBool::new(false),
+            early: AtomicU64::new(0),
+            refused: AtomicBool::new(false),
+            polls: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes the place at the gate, with the first call.
+    pub fn seat(&self) -> Option<&Seat> {
+        self.seat.get_or_init(|| self.join()).as_ref()
+    }
+
+    fn join(&self) -> Option<Seat> {
+        if !self.path.metadata().ok()?.is_file() {
+            return None;
+        }
+        // Over the network the side file would be another one for each machine.
+        if systems::unfit(&self.path).ok()?.is_some() {
+            return None;
+        }
+        let label = std::env::var("ONEPEN_LABEL").ok();
+        let label = label.or_else(|| std::fs::read_to_string("/proc/self/comm").ok());
+        let label = label.as_deref().unwrap_or("").trim();
+        Gate::join(&self.path, label).ok().map(|gate| gate.seat())
+    }
+
+    /// Takes the turn if that needs no waiting.
+    pub fn try_take(&self) -> bool {
+        let Some(seat) = self.seat() else {
+            return true;
+        };
+        if seat.try_take(None) {
+            self.turn.store(true, Relaxed);
+            self.refused.store(false, Relaxed);
+            return true;
+        }
+        if self.refused.swap(true, Relaxed) {
+            self.polls.store(true, Relaxed);
+        }
+        // Who polls is never there when it is its turn. It takes its chance, as
+        // without the gate.
+        self.polls.load(Relaxed)
+    }
+
+    /// Takes the turn if that needs no waiting, for who goes on in either case.
+    pub fn try_take_by_the_way(&self) {
+        if let Some(seat) = self.seat()
+            && seat.try_take(None)
+        {
+            self.turn.store(true, Relaxed);
+        }
+    }
+
+    /// The turn is for a transaction that reads first, for so long at most.
+    pub fn reads_first(&self, time: Duration) {
+        if let Some(Some(seat)) = self.seat.get() {
+            seat.reads_first(time);
+        }
+    }
+
+    /// The lock was taken.
+    pub fn locked(&self) {
+        self.early.store(0, Relaxed);
+    }
+
+    /// The end of a turn with so many commits, if there is one.
+    #[inline]
+    pub fn pass_on(&self, commits: u64) {
+        if self.turn.load(Relaxed) {
+            self.turn.store(false, Relaxed);
+            if let Some(Some(seat)) = self.seat.get() {
+                seat.pass_on(commits, commits, || false);
+            }
+        }
+    }
+
+    /// Nobody wants the turn any more.
+    pub fn leave(&self) {
+        self.pass_on(0);
+        if let Some(Some(seat)) = self.seat.get() {
+            seat.leave();
+        }
+    }
+
+    /// Waits after a refusal: for the turn, or, when it has come, for the lock.
+    /// `false`: there is no place at the gate, and nobody has waited.
+    pub fn sleep(&self, time: Duration) -> bool {
+        let Some(Some(seat)) = self.seat.get() else {
+            return false;
+        };
+        self.refused.store(false, Relaxed);
+        self.polls.store(false, Relaxed);
+        let until = Instant::now() + time;
+        if self.turn.load(Relaxed) && seat.has_the_turn() {
+            self.wait_for_the_lock(seat, time, until);
+        } else if seat.wait(None, Some(until), &|| false) == Waited::Turn {
+            self.turn.store(true, Relaxed);
+            seat.leave_a_gap();
+        }
+        true
+    }
+
+    /// It is our turn, and the lock is somebody's who does not queue.
+    fn wait_for_the_lock(&self, seat: &Seat, time: Duration, until: Instant) {
+        seat.met_a_stranger();
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(LOOK));
+            let left = until.saturating_duration_since(Instant::now());
+            let early = self.early.load(Relaxed) + nanos(left.min(time));
+            if early <= nanos(EARLY_AT_MOST) && !seat.lock_is_held() {
+                self.early.store(early, Relaxed);
+                return;
+            }
+        }
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
