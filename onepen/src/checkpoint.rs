@@ -20,7 +20,8 @@
 //! when nothing was written during a checkpoint, so under a constant writer the
 //! last one would flush all that the others have written. Therefore each copy is
 //! flushed here, and what was written during one is copied by another; what is
-//! left for the pen's turn is about as much as comes in during one flush.
+//! left for the pen's turn is about as much as comes in during one flush. When such
+//! a flush fails, the log is not reset any more (`flush`).
 //!
 //! In `cargo run --release -p onepen --example log_growth` (medians of three runs,
 //! others building beside it) that took the longest write from 7.3, 8.1 and 9.6 ms
@@ -214,6 +215,10 @@ impl Checkpointer {
             if self.stop.load(Ordering::SeqCst) {
                 return;
             }
+            if self.wal.is_kept() {
+                self.wal.bell().wait(seen, None);
+                continue;
+            }
             if self.wal.frames() < limit && pause.is_none() && !left_behind {
                 self.wal.ring_at(limit);
                 // A commit between the look and the bell would not be heard.
@@ -346,11 +351,26 @@ impl Checkpointer {
         Ok(progress.copied)
     }
 
+    /// When a flush fails, systems take what it was about for written, and a later
+    /// one succeeds without having written it (<https://lwn.net/Articles/752063/>).
+    /// SQLite, which counts what it copied, would not copy it again, and the log
+    /// would be reset over the only copy. So it is kept until everybody has closed
+    /// the database; whoever opens it then has SQLite copy all of it anew.
     fn flush(&self, connection: &Connection, file: File) -> rusqlite::Result<()> {
         if self.connector.volatile {
             return Ok(());
         }
-        capi::flush(connection, file)
+        let flushed = capi::flush(connection, file);
+        if flushed.is_err() {
+            self.wal.keep();
+            self.pinned().get_or_insert_with(Instant::now);
+            event!(
+                ERROR,
+                "a flush failed; the log is kept until the database is closed",
+                database = &*self.connector.name
+            );
+        }
+        flushed
     }
 
     /// Copies back the rest and resets, in the pen's turn.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use onepen_lock::gate::{Note, Stamp};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ffi};
 
 use crate::blocks::raw::close;
@@ -47,6 +48,7 @@ struct Live {
     guards: Box<Guards>,
     /// Where commits show, once that was looked for.
     commits: OnceCell<Option<CommitMark>>,
+    wal: Arc<WalLevel>,
 }
 
 /// A connection that can be closed whatever foreign code forgot on it.
@@ -68,6 +70,18 @@ impl Drop for Sweeping {
     }
 }
 
+impl Drop for Live {
+    fn drop(&mut self) {
+        if self.wal.is_kept() {
+            // Or the last to close would copy back what it thinks is left, and
+            // remove the log. It cannot fail: it sets a bit.
+            let _ = self
+                .connection
+                .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        }
+    }
+}
+
 impl Live {
     fn open(connector: &Connector, wal: &Arc<WalLevel>, patience: &dyn Patience) -> Result<Self> {
         let connection = connector.open(Role::Writer, patience)?;
@@ -83,6 +97,7 @@ impl Live {
             connection: Sweeping(Some(connection)),
             guards,
             commits: OnceCell::new(),
+            wal: Arc::clone(wal),
         })
     }
 

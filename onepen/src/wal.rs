@@ -14,6 +14,7 @@ pub(crate) struct WalLevel {
     threshold: AtomicU32,
     rung: AtomicBool,
     bell: WaitWord,
+    kept: AtomicBool,
 }
 
 impl WalLevel {
@@ -26,7 +27,18 @@ impl WalLevel {
             threshold: AtomicU32::new(threshold),
             rung: AtomicBool::new(false),
             bell: WaitWord::new(),
+            kept: AtomicBool::new(false),
         }
+    }
+
+    /// The log is the only place from which what is in it can be had for certain:
+    /// nothing here copies it back, resets it or removes it any more.
+    pub(crate) fn keep(&self) {
+        self.kept.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_kept(&self) -> bool {
+        self.kept.load(Ordering::SeqCst)
     }
 
     /// After a commit, in the writer's thread.

@@ -19,7 +19,7 @@ use onepen_lock::holders;
 use rusqlite::{Connection, OpenFlags, ffi};
 
 use super::openers;
-use super::place::{BESIDE, beside, length};
+use super::place::{BESIDE, beside, flush_directory, length};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What a process that opened the file just before it was replaced finds in it:
@@ -112,13 +112,29 @@ impl Alone {
                 _ => {}
             }
         }
+        // The disk may take the new name before it lets go of the old log, which may
+        // have its old length again too, and would be applied to the new database.
+        flush_directory(&self.path).map_err(|error| {
+            Error::io(
+                format!(
+                    "{}: cannot be replaced, its directory could not be flushed",
+                    self.path.display()
+                ),
+                error,
+            )
+        })?;
         fs::rename(new, &self.path).map_err(|error| {
             Error::io(
                 format!("{}: cannot be replaced", self.path.display()),
                 error,
             )
         })?;
-        self.leave_a_note();
+        // Not before the new one has the name on the disk too: after a loss of power
+        // the name may lead to the old file again, which has to be whole then. That
+        // the flush fails is said by who flushes last.
+        if flush_directory(&self.path).is_ok() {
+            self.leave_a_note();
+        }
         Ok(())
     }
 
