@@ -13,6 +13,8 @@ mod restore;
 mod stress;
 #[cfg(unix)]
 mod top;
+#[cfg(unix)]
+mod trace;
 mod words;
 
 use std::process::ExitCode;
@@ -32,6 +34,7 @@ Examples:
   onepen bench --sweep 1,2,4,8,16 --html b.html throughput against writers, as a page
   onepen bench --script tx.sql --db app.db      your transactions on a copy of your data
   onepen doctor app.db                          who holds the lock, and what is wrong
+  onepen trace -- python3 app.py                why \"database is locked\", of any program
   onepen stress app.db --kill --stop            a proof on a copy of your data that nothing is lost
   onepen backup app.db copy.db                  a copy of a database in use
   onepen restore copy.db app.db --force         and back
@@ -95,6 +98,25 @@ Examples:
 Only looks: nothing is opened through SQLite, locked or written. Keys: q quits,
 s sorts, / filters, h helps. Exit status: 0 done; 2 could not look.")]
     Top(top::Args),
+
+    /// Runs a program and tells who waited for which SQLite lock, for whom, and why.
+    #[cfg(unix)]
+    #[command(before_help = "\
+Examples:
+  onepen trace -- python3 app.py
+  onepen trace --sort failed --output locks.txt -- npm test
+  onepen trace --json --output locks.json -- ./server --port 8080
+")]
+    #[command(
+        help_template = "{about}\n\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"
+    )]
+    #[command(after_help = "\
+The program is not changed; it and its children are seen, other processes are named
+where they were in the way. The report goes to standard error, or to --output.
+Exit status: the program's own (128 + the signal's number, if one ended it); before
+it ran: 2 wrong usage, 125 it cannot be traced, 126 it cannot be run, 127 it was not
+found.")]
+    Trace(trace::Args),
 
     /// A copy of a database in use: one state, checked, there complete or not at all
     #[command(before_help = "\
@@ -177,6 +199,8 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         #[cfg(unix)]
         Command::Top(args) => top::run(&args),
+        #[cfg(unix)]
+        Command::Trace(args) => trace::run(&args),
         Command::BenchWorker if bench::worker() => ExitCode::SUCCESS,
         Command::BenchWorker => ExitCode::FAILURE,
         #[cfg(unix)]

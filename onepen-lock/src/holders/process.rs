@@ -93,6 +93,12 @@ impl Process {
         }
     }
 
+    /// What [`command`](Self::command) would be of these arguments, each ended by a
+    /// zero byte (`/proc/PID/cmdline`), for a process that may have gone.
+    pub fn command_of(arguments: &[u8]) -> Option<String> {
+        command_of(arguments)
+    }
+
     /// Looks at a process now.
     ///
     /// # Errors
