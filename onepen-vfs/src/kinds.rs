@@ -7,7 +7,7 @@
 //! kept. Two kinds with one hash share a fate, which costs a needless wait or a
 //! refused upgrade, and nothing worse.
 //!
-//! A kind that wrote is expected to write; after [`CREDIT`] transactions of it in a
+//! A kind that wrote is expected to write; after 20 transactions of it in a
 //! row that only read it is expected to read.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

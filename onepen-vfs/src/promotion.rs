@@ -19,6 +19,10 @@
 //! - **A promoted transaction cannot be stale.** The write lock was held when its
 //!   snapshot was taken, so nobody can commit between its first read and its
 //!   first write.
+//! - **A turn is not a lock.** With [`Will::Perhaps`] only the turn at the gate is
+//!   taken at the first read, and no lock that the core does not know of. Others of
+//!   the queue keep away, and whoever does not queue may come in between: then the
+//!   upgrade is refused, as it would have been.
 //! - **Waiting happens with no lock held**: [`Action::Wait`] only in
 //!   [`Stage::Idle`], before the read lock. (A blocking checkpoint waits with the
 //!   checkpoint lock, as it does without us.)
@@ -66,8 +70,8 @@ pub enum Call {
     LockCheckpoint,
     /// Gives it back.
     UnlockCheckpoint,
-    /// Not the core's: a promoted transaction has not written for too long. It goes
-    /// on as one that was not promoted.
+    /// Not the core's: the program does not want its transactions promoted any more.
+    /// This one goes on as one that was not.
     Demote,
     /// The shared memory is let go, or the file is closed: nothing may be left.
     Close,

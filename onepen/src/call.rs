@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::future::Future;
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -298,6 +299,7 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// As there, and when the deadline passes while `run` runs a query.
+    #[track_caller]
     pub fn read<T>(self, run: impl FnOnce(&ReadTx) -> Result<T>) -> Result<T> {
         self.shared().readers()?.read(&self.ticket, run)
     }
@@ -306,6 +308,7 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// As there, and when the deadline passes while the query runs.
+    #[track_caller]
     pub fn query_row<T, P, F>(self, sql: &str, params: P, map: F) -> Result<T>
     where
         P: Params,
@@ -320,11 +323,13 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// As there.
+    #[track_caller]
     pub fn snapshot(self) -> Result<Snapshot> {
         self.shared().readers()?.snapshot(&self.ticket)
     }
 
     /// [`Database::read_async`] with these settings.
+    #[track_caller]
     pub fn read_async<T, F>(self, run: F) -> impl Future<Output = Result<T>> + Send + use<T, F>
     where
         T: Send + 'static,
@@ -332,13 +337,18 @@ impl<'a> Call<'a> {
     {
         let readers = self.shared().readers().map(Arc::clone);
         let ticket = self.ticket;
-        async move { readers?.read_async(Arc::unwrap_or_clone(ticket), run).await }
+        let at = Location::caller();
+        async move {
+            let ticket = Arc::unwrap_or_clone(ticket);
+            readers?.read_async_at(ticket, at, run).await
+        }
     }
 
     /// [`Database::stream`] with these settings.
     ///
     /// # Errors
     /// As there.
+    #[track_caller]
     pub fn stream<T, P, F>(self, sql: impl Into<String>, params: P, map: F) -> Result<RowStream<T>>
     where
         T: Send + 'static,

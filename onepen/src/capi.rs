@@ -54,6 +54,26 @@ impl Control {
     }
 }
 
+impl Control {
+    /// For whoever ends the transaction of a connection that its owner does not use
+    /// at the moment: to be [run](run_at) only while this lives.
+    pub(crate) fn at(&self) -> NonNull<ffi::sqlite3_stmt> {
+        self.statement
+    }
+}
+
+/// Runs a [`Control`] that lives elsewhere.
+///
+/// # Safety
+/// It lives, and nobody uses its connection until this returns.
+pub(crate) unsafe fn run_at(statement: NonNull<ffi::sqlite3_stmt>) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe {
+        ffi::sqlite3_step(statement.as_ptr());
+        ffi::sqlite3_reset(statement.as_ptr())
+    }
+}
+
 impl Drop for Control {
     fn drop(&mut self) {
         // SAFETY: finalised once; the connection is still open, by the contract

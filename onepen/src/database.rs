@@ -3,16 +3,17 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::blocks::permit::Turns;
 use crate::call::Call;
-use crate::changes::Changes;
 use crate::changes::hub::{Hub, LOOK, Look};
+use crate::changes::token::Known;
+use crate::changes::{Changes, CommitAddress};
 use crate::checkpoint::Checkpointer;
 use crate::connection::{Connector, Role};
 use crate::engine::Until;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::file::TempHome;
 use crate::gate::{Others, Queue};
 #[cfg(feature = "tracing")]
@@ -21,13 +22,16 @@ use crate::migrate::Migrations;
 use crate::options::{Journal, Options};
 use crate::pen::Pen;
 use crate::pen::job::{Kind, Priority, Ticket};
-use crate::readers::Readers;
+use crate::readers::{Readers, Reading};
 use crate::sqlite::SqliteEngine;
 use crate::stats::Stats;
 use crate::sync::{AtomicBool, Ordering};
 use crate::trace::span;
 use crate::tx::{About, WriteTx, as_member};
 use crate::wal::WalLevel;
+
+/// How long after a commit its note may come.
+const NOTE_COMES_WITHIN: Duration = Duration::from_millis(100);
 
 /// A handle to one SQLite database, for any number of threads and tasks.
 ///
@@ -125,6 +129,9 @@ impl Database {
         stats.readers = shared.readers.opened();
         stats.readers_in_use = shared.readers.in_use();
         stats.oldest_snapshot = shared.readers.oldest_snapshot();
+        stats.overdue = self.reading();
+        stats.overdue.retain(|reading| reading.overdue);
+        stats.leases_ended = shared.readers.leases.ended();
         stats.processes_waiting = shared.others.write_lock.others_are_waiting();
         stats.alone_because.clone_from(&shared.others.alone_because);
         stats.wal_frames = shared.wal.frames();
@@ -135,6 +142,21 @@ impl Database {
             .as_ref()
             .and_then(|checkpointer| checkpointer.pinned_for());
         stats
+    }
+
+    /// Who reads now in this process, whoever has done so for longest first.
+    ///
+    /// ```
+    /// # fn main() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// let snapshot = db.with().label("export").snapshot()?;
+    /// let reading = db.reading();
+    /// assert_eq!(reading[0].label.as_deref(), Some("export"));
+    /// println!("{}", reading[0]); // `export`, a snapshot of …, begun at src/main.rs:12:35, since …
+    /// # drop(snapshot); Ok(()) }
+    /// ```
+    pub fn reading(&self) -> Vec<Reading> {
+        self.shared.readers.leases.reading(Instant::now())
     }
 
     /// Finishes everything that was queued, waits for the reads that run,
@@ -238,6 +260,9 @@ impl Shared {
             Arc::clone(&others.write_lock),
         );
         others.and_here(Arc::downgrade(&pen) as Weak<dyn Queue>);
+        if let Some(gate) = &others.notes {
+            shared.hub.read_notes(gate);
+        }
         pen.stand_in_line(turns);
         pen.call_it(&connector.name);
         #[cfg(feature = "tracing")]
@@ -322,6 +347,43 @@ impl Shared {
             });
             Some(look)
         })
+    }
+
+    /// Waits for the commit of another process.
+    pub(crate) fn wait_for(
+        &self,
+        address: &CommitAddress,
+        at_most: Duration,
+    ) -> Result<Option<Outcome>> {
+        crate::fork::check(self.born)?;
+        let Some(gate) = self.hub.notes() else {
+            return Ok(None);
+        };
+        let _waiting = self.hub.wait_for_notes();
+        let since = Instant::now();
+        // Its writer leaves the note right after the commit.
+        let mut missing: Option<Instant> = None;
+        loop {
+            let Some(now) = self.hub.now(&self.connector)? else {
+                return Ok(None);
+            };
+            match address.look(gate, now) {
+                Known::Outcome(outcome) => return Ok(Some(outcome)),
+                Known::Never => return Ok(None),
+                Known::NoNote => {
+                    let since = *missing.get_or_insert_with(Instant::now);
+                    if since.elapsed() > NOTE_COMES_WITHIN {
+                        return Ok(None);
+                    }
+                }
+                Known::NotYet => {}
+            }
+            let left = at_most.saturating_sub(since.elapsed());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            crate::sync::pause(left.min(Duration::from_millis(1)));
+        }
     }
 
     /// Migrations of a second opener, on the connection that is there.

@@ -77,6 +77,11 @@ pub enum ErrorKind {
     LogLimit,
     /// A copy did not pass its [check](crate::backup::Transfer::check).
     Damaged,
+    /// A read kept the log from being reset for longer than
+    /// [its lease](crate::Options::reader_lease), and was ended
+    /// ([`Options::lease_grace`](crate::Options::lease_grace)). Nothing is wrong with
+    /// the database: begin another.
+    LeaseEnded,
     /// The operating system refused something.
     Io,
 }

@@ -214,7 +214,7 @@ mod wal;
 
 pub use call::{Call, Submitted};
 pub use cancel::CancelToken;
-pub use changes::{Change, Changes, CommitToken, Origin, Tables, Watch};
+pub use changes::{Change, Changes, CommitAddress, CommitToken, Origin, Tables, Watch};
 pub use database::Database;
 pub use error::{
     Activity, Contention, Error, ErrorKind, Holder, Outcome, Part, Result, Waited, WaitedFor,
@@ -226,7 +226,7 @@ pub use options::{Durability, Journal, Options};
 pub use params::Parameters;
 pub use pen::WhenFull;
 pub use pen::job::Priority;
-pub use readers::{ReadTx, RowStream, Snapshot, Statement};
+pub use readers::{ReadBy, ReadTx, Reading, RowStream, Snapshot, Statement};
 pub use report::Report;
 /// The SQLite binding whose types appear in this crate's interface.
 pub use rusqlite;

@@ -15,10 +15,10 @@ impl Database {
     /// its name.
     ///
     /// Counters: `onepen_commits`, `onepen_writes`, `onepen_pen_held`,
-    /// `onepen_log_resets`. Gauges: `onepen_queue_length`, `onepen_readers`,
+    /// `onepen_log_resets`, `onepen_leases_ended`. Gauges: `onepen_queue_length`, `onepen_readers`,
     /// `onepen_readers_in_use`, `onepen_log_frames`,
-    /// `onepen_oldest_snapshot_seconds`, `onepen_log_pinned_seconds` (0 when there
-    /// is none); and of `onepen_wait_seconds` and `onepen_held_seconds` the
+    /// `onepen_reads_overdue`, `onepen_oldest_snapshot_seconds`,
+    /// `onepen_log_pinned_seconds` (0 when there is none); and of `onepen_wait_seconds` and `onepen_held_seconds` the
     /// quantiles 0.5, 0.99 and 1 since the database was opened, labelled `quantile`.
     pub fn tell_metrics(&self) {
         let stats = self.stats();
@@ -30,12 +30,14 @@ impl Database {
         count("onepen_writes", stats.writes);
         count("onepen_pen_held", stats.groups);
         count("onepen_log_resets", stats.wal_resets);
+        count("onepen_leases_ended", stats.leases_ended);
         let measure = |what: &'static str, value: f64| {
             gauge!(what, "database" => name.clone()).set(value);
         };
         measure("onepen_queue_length", stats.queue_length as f64);
         measure("onepen_readers", stats.readers as f64);
         measure("onepen_readers_in_use", stats.readers_in_use as f64);
+        measure("onepen_reads_overdue", stats.overdue.len() as f64);
         measure("onepen_log_frames", f64::from(stats.wal_frames));
         let seconds = |it: Option<std::time::Duration>| it.map_or(0.0, |it| it.as_secs_f64());
         measure(

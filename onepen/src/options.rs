@@ -97,6 +97,8 @@ pub struct Options {
     pub(crate) log_waits: Option<Duration>,
     pub(crate) log_writes: Option<Duration>,
     pub(crate) write_limit: Option<Duration>,
+    pub(crate) reader_lease: Option<Duration>,
+    pub(crate) lease_grace: Option<Duration>,
     pub(crate) migrations: Option<Migrations>,
     pub(crate) gate: bool,
 }
@@ -124,6 +126,8 @@ impl Default for Options {
             log_waits: Some(Duration::from_secs(1)),
             log_writes: Some(Duration::from_secs(1)),
             write_limit: None,
+            reader_lease: Some(Duration::from_secs(10)),
+            lease_grace: None,
             migrations: None,
             gate: true,
         }
@@ -315,6 +319,38 @@ impl Options {
         self
     }
 
+    /// How long a reader (a closure, a [`Snapshot`](crate::Snapshot), a
+    /// [`RowStream`](crate::RowStream), for tasks as well) may keep its state while
+    /// others commit, and so keep the write-ahead log from being reset. One that
+    /// keeps it for longer is named in a `tracing` event (level WARN, target
+    /// `onepen`; feature `tracing`) while it still does, and in
+    /// [`Stats::overdue`](crate::Stats::overdue): label, thread, where it was begun,
+    /// since when, and at which frame of the log. Looked at four times within the
+    /// lease. `None`: never. Default: 10 seconds.
+    ///
+    /// A [backup](crate::backup) has limits of its own instead. Over a rollback
+    /// journal, where a reader keeps every writer from committing, it is the same.
+    pub fn reader_lease(mut self, lease: impl Into<Option<Duration>>) -> Self {
+        self.reader_lease = lease.into();
+        self
+    }
+
+    /// How long after its [lease](Self::reader_lease) a reader that still keeps the
+    /// log from being reset is ended: what it does next fails with
+    /// [`ErrorKind::LeaseEnded`](crate::ErrorKind::LeaseEnded). `None`: never; it is
+    /// only named. Default: `None`.
+    ///
+    /// A query that runs is interrupted, also in the middle of a statement. Between
+    /// two queries the state is let go at once, without waiting for the reader's next
+    /// step: also of a snapshot that somebody forgot, or a stream whose consumer is
+    /// slow. The exception is a reader with a prepared [`Statement`](crate::Statement) or
+    /// [the connection itself](crate::ReadTx::connection) in its hands: its state is
+    /// let go when it next uses or drops that.
+    pub fn lease_grace(mut self, grace: impl Into<Option<Duration>>) -> Self {
+        self.lease_grace = grace.into();
+        self
+    }
+
     /// Brings the schema up to date at open ([`Migrations`]).
     pub fn migrations(mut self, migrations: Migrations) -> Self {
         self.migrations = Some(migrations);
@@ -381,6 +417,10 @@ impl Options {
             ),
             ("key_lifetime", self.key_lifetime == other.key_lifetime),
             ("log_waits", self.log_waits == other.log_waits),
+            (
+                "reader_lease or lease_grace",
+                (self.reader_lease, self.lease_grace) == (other.reader_lease, other.lease_grace),
+            ),
             ("gate", self.gate == other.gate),
             ("log_writes", self.log_writes == other.log_writes),
             ("write_limit", self.write_limit == other.write_limit),

@@ -124,8 +124,9 @@ impl fmt::Display for Report {
 
 impl Database {
     /// The state of this database as it is now: versions, what SQLite says of the
-    /// settings of each connection, file system, sizes, queues, and how long was
-    /// waited.
+    /// settings of each connection, file system, sizes, queues, how long was waited,
+    /// and who holds what now: processes by their locks ([`onepen_lock::holders`], which
+    /// opens no file of the database), threads of this one by what they read and write.
     ///
     /// ```
     /// # fn main() -> onepen::Result<()> {
@@ -148,6 +149,7 @@ impl Database {
         for (name, settings) in self.shared.readers.each_idle(settings) {
             *report.section(name) = settings;
         }
+        self.holders(report.section("holders"));
         self.counted(report.section("statistics"));
         report
     }
@@ -181,6 +183,10 @@ impl Database {
         put(entries, "read only", options.read_only);
         put(entries, "wal limit", format!("{} pages", options.wal_pages));
         put(entries, "on_connect", options.init.is_some());
+        put(entries, "reader lease", limit(options.reader_lease));
+        put(entries, "grace after it", limit(options.lease_grace));
+        put(entries, "write limit", limit(options.write_limit));
+        put(entries, "gate", options.gate);
     }
 
     fn writer(&self) -> Vec<(String, String)> {
@@ -197,6 +203,22 @@ impl Database {
             Ok(settings(engine.connection()?))
         });
         asked.unwrap_or_else(|error| vec![("state".into(), format!("in use: {error}"))])
+    }
+
+    /// Who has what now: processes as the system shows their locks, and in this one
+    /// whoever writes and everybody who reads.
+    fn holders(&self, entries: &mut Vec<(String, String)>) {
+        let pen = self.shared.pen().ok().and_then(|pen| pen.holder());
+        let pen = pen.map_or_else(|| "nobody".into(), |holder| holder.to_string());
+        put(entries, "the pen", pen);
+        for (place, reading) in self.reading().iter().enumerate() {
+            put(
+                entries,
+                &format!("read {}", place + 1),
+                reading.without_path(),
+            );
+        }
+        entries.extend(self.shared.connector.strangers.everybody());
     }
 
     fn counted(&self, entries: &mut Vec<(String, String)>) {
@@ -220,6 +242,11 @@ impl Database {
         );
         put(entries, "log resets", stats.wal_resets);
         put(entries, "log pinned for", since(stats.wal_pinned_for));
+        put(entries, "reads past their lease", stats.overdue.len());
+        put(entries, "reads ended for it", stats.leases_ended);
+        put(entries, "processes that wait", stats.processes_waiting);
+        let alone = stats.alone_because.as_deref().unwrap_or("no");
+        put(entries, "alone at the gate", alone);
     }
 }
 
@@ -229,6 +256,10 @@ fn put(entries: &mut Vec<(String, String)>, name: &str, value: impl ToString) {
 
 fn since(duration: Option<Duration>) -> String {
     duration.map_or_else(|| "none".into(), |it| format!("{it:.1?}"))
+}
+
+fn limit(duration: Option<Duration>) -> String {
+    duration.map_or_else(|| "none".into(), |it| format!("{it:?}"))
 }
 
 fn histogram(of: &Histogram) -> String {

@@ -60,6 +60,15 @@ impl Running {
         at: &'static Location<'static>,
         label: Option<&Arc<str>>,
     ) -> Runs<'_> {
+        self.note(at, label);
+        self.length.store(0, Ordering::Relaxed);
+        self.step();
+        Runs(self)
+    }
+
+    /// Whose call it is.
+    #[inline]
+    pub(crate) fn note(&self, at: &'static Location<'static>, label: Option<&Arc<str>>) {
         self.at
             .store(std::ptr::from_ref(at).cast_mut(), Ordering::Relaxed);
         if label.is_some() || self.labelled.load(Ordering::Relaxed) != 0 {
@@ -67,9 +76,6 @@ impl Running {
                 .store(usize::from(label.is_some()), Ordering::Relaxed);
             *self.label.lock().unwrap_or_else(PoisonError::into_inner) = label.cloned();
         }
-        self.length.store(0, Ordering::Relaxed);
-        self.step();
-        Runs(self)
     }
 
     /// A statement begins.

@@ -154,6 +154,11 @@ pub struct Stats {
     pub wal_resets: u64,
     /// How long a reader has been keeping the log from being reset, if one is.
     pub wal_pinned_for: Option<Duration>,
+    /// Readers that keep the log from being reset for longer than their
+    /// [lease](crate::Options::reader_lease), the oldest first.
+    pub overdue: Vec<crate::Reading>,
+    /// How many were [ended](crate::Options::lease_grace) for it.
+    pub leases_ended: u64,
     /// Other processes that wait for their turn to write now.
     pub processes_waiting: usize,
     /// Why this process has no place in the queue between processes; `None` when it
@@ -179,6 +184,8 @@ impl Default for Stats {
             wal_frames_max: 0,
             wal_resets: 0,
             wal_pinned_for: None,
+            overdue: Vec::new(),
+            leases_ended: 0,
             processes_waiting: 0,
             alone_because: None,
         }

@@ -121,6 +121,70 @@ impl Strangers {
     }
 }
 
+impl Strangers {
+    /// Every process that has locks on the database now or stands at its gate, and
+    /// what is known of it, in words that hold no path.
+    pub(crate) fn everybody(&self) -> Vec<(String, String)> {
+        let look = match holders::look(&self.path) {
+            Ok(look) => look,
+            Err(cannot) => return vec![("processes".into(), format!("not seen: {cannot}"))],
+        };
+        let at_gate = Observer::open(&self.path).ok().flatten();
+        let view = at_gate.and_then(|observer| observer.look().ok());
+        let stand = |process: &Process| {
+            let members = &view.as_ref()?.members;
+            let is_it =
+                |it: &&Member| (it.pid, it.started) == (process.pid, process.started) && it.alive;
+            Some(&members.iter().find(is_it)?.stand)
+        };
+        let told = |holder: &holders::Holder| {
+            let Some(process) = &holder.process else {
+                return ("a process".into(), format!("not seen, has {}", holder.held));
+            };
+            let who = match process.pid == std::process::id() {
+                true => format!("this process, {}", process.pid),
+                false => format!("process {}", process.pid),
+            };
+            let command = words_without_paths(&process.command);
+            let mut text = format!("{command} ({}), has {}", process.activity, holder.held);
+            match stand(process) {
+                Some(Stand::Turn {
+                    since,
+                    thread,
+                    purpose,
+                    ..
+                }) => {
+                    text += &format!(", has had the turn for {since:.1?}");
+                    if *thread != 0 {
+                        text += &format!(" (thread {thread})");
+                    }
+                    if let Some(purpose) = purpose {
+                        text += &format!(" for `{purpose}`");
+                    }
+                }
+                Some(Stand::Waiting { .. }) => text += ", waits for its turn",
+                _ => {}
+            }
+            (who, text)
+        };
+        let mut told: Vec<_> = look.holders.iter().map(told).collect();
+        told.extend(
+            look.unseen
+                .iter()
+                .map(|unseen| ("not seen".into(), words_without_paths(&unseen.to_string()))),
+        );
+        told
+    }
+}
+
+/// Of every word that is a path its last part.
+fn words_without_paths(text: &str) -> String {
+    let words = text
+        .split(' ')
+        .map(|word| word.rsplit('/').next().unwrap_or(word));
+    words.collect::<Vec<_>>().join(" ")
+}
+
 impl Witness for Strangers {
     fn who(&self, what: WaitedFor) -> Option<Holder> {
         let (look, since) = self.look()?;

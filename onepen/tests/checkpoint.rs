@@ -131,6 +131,41 @@ fn reads_that_take_longer_than_the_hold_do_not_keep_the_log_for_ever() {
     });
 }
 
+/// Readers are held back first, and only then is the pen taken.
+#[test]
+fn a_write_does_not_wait_while_a_checkpoint_waits_for_a_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Options::new()
+        .wal_limit(16, LIMIT * 4)
+        .open(dir.path().join("a.db"))
+        .unwrap();
+    db.execute("CREATE TABLE t (k INTEGER PRIMARY KEY, v)", ())
+        .unwrap();
+    std::thread::scope(|scope| {
+        let (reads, is_reading) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let (db, of_reader) = (&db, db.clone());
+        scope.spawn(move || {
+            of_reader.read(|_| {
+                reads.send(()).unwrap();
+                let _ = ended.recv(); // also when the test fails
+                Ok(())
+            })
+        });
+        is_reading.recv().unwrap();
+        (0..100).for_each(|_| insert(db));
+        // Held back is who comes now.
+        let wait = Duration::from_millis(5);
+        let read = || db.with().deadline(wait).read(|_| Ok(()));
+        let since = Instant::now();
+        while read().is_ok() {
+            assert!(since.elapsed() < LIMIT, "nothing was copied back");
+        }
+        db.with().deadline(LIMIT).execute(INSERT, ()).unwrap();
+        drop(end);
+    });
+}
+
 #[test]
 fn a_snapshot_pins_the_log_and_shows_and_nothing_else_waits_for_it() {
     let dir = tempfile::tempdir().unwrap();

@@ -59,6 +59,36 @@ fn a_stranger_with_the_write_lock_is_named_whatever_kind_of_write_waited() {
 }
 
 #[test]
+fn a_report_names_the_processes_and_reads_that_hold_something() {
+    let scene = Scene::new(TABLE);
+    let stranger = Python::at_gate(&scene.path(), WRITER);
+    let _snapshot = scene.db.with().label("export").snapshot().unwrap();
+    let report = scene.db.report();
+    let pid = format!("process {}", stranger.pid());
+    let told = report.get("holders", &pid).expect("it has the write lock");
+    assert!(
+        told.contains("WRITER") && told.contains("python3"),
+        "{told}"
+    );
+    let own = format!("this process, {}", std::process::id());
+    assert!(report.get("holders", &own).is_some(), "{report}");
+    assert_eq!(report.get("holders", "the pen"), Some("nobody"));
+    let read = report.get("holders", "read 1").expect("the snapshot");
+    assert!(read.starts_with("`export`, a snapshot of "), "{read}");
+    assert!(
+        read.contains("begun at holders.rs:"),
+        "no directory: {read}"
+    );
+    let text = report.to_string();
+    assert!(text.contains("[holders]") && text.contains(&pid), "{text}");
+    // Asked again at once, whoever asked has locks still: no file was closed.
+    drop(stranger);
+    let again = scene.db.report();
+    assert_eq!(again.get("holders", &pid), None, "{again}");
+    assert!(again.get("holders", &own).is_some(), "{again}");
+}
+
+#[test]
 fn a_stranger_that_stays_is_said_to_have_been_there_before() {
     let scene = Scene::new(TABLE);
     let _stranger = Python::at_gate(&scene.path(), WRITER);

@@ -16,6 +16,7 @@ use std::ffi::c_int;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use onepen::blocks::{Class, Retry, Schedule};
 use onepen::{Database, Error, ErrorKind, Outcome};
 use rusqlite::ffi;
 
@@ -173,4 +174,34 @@ fn protocol_after_a_hundred_tries_is_waited_for_like_a_lock() {
         assert_eq!(write.join().unwrap().unwrap(), 1);
     });
     assert_eq!(count(&scene.db).unwrap(), 2, "nothing was lost");
+}
+
+#[test]
+fn a_statement_refused_by_either_is_repeated_on_a_connection_of_ones_own() {
+    let scene = Scene::with(options(), TABLE);
+    scene.db.execute(INSERT, (1,)).unwrap();
+    let (recovery, protocol) = (
+        ("(120, 122)", Class::BusyRecovery),
+        ("(120,)", Class::Protocol),
+    );
+    for (bytes, expected) in [recovery, protocol] {
+        let mut in_the_way = stranger(&scene, bytes);
+        let connection = rusqlite::Connection::open(scene.path()).unwrap();
+        connection.busy_timeout(Duration::ZERO).unwrap();
+        let mut met = Vec::new();
+        let retry = Retry::new().schedule(Schedule::constant(Duration::from_millis(1)));
+        let found = retry.statement(&connection, |connection| {
+            let found = connection.query_row(COUNT, (), |row| row.get::<_, i64>(0));
+            if let Err(error) = &found {
+                met.push(Class::of(error));
+                if met.len() == 3 {
+                    in_the_way.let_go();
+                }
+            }
+            found
+        });
+        assert_eq!(found.unwrap(), 1, "{expected:?}");
+        assert!(met.len() >= 3, "{met:?}");
+        assert!(met.iter().all(|class| *class == Some(expected)), "{met:?}");
+    }
 }

@@ -206,6 +206,27 @@ fn a_forgotten_statement_does_not_outlast_its_section() {
         .unwrap();
 }
 
+/// SQLite refuses to close a connection that has statements.
+#[test]
+fn a_forgotten_statement_does_not_keep_the_file_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.db");
+    let shared = Serialized::open(&path).unwrap();
+    shared
+        .with(|c| {
+            c.pragma_update(None, "journal_mode", "wal")?;
+            c.execute_batch("CREATE TABLE a(n)")?;
+            std::mem::forget(c.prepare("SELECT n FROM a")?);
+            Ok(())
+        })
+        .unwrap();
+    let log = dir.path().join("app.db-wal");
+    assert!(log.exists());
+    drop(shared);
+    // The last to close takes it away.
+    assert!(!log.exists());
+}
+
 #[test]
 fn any_thread_may_interrupt_a_section() {
     let shared = Arc::new(table());

@@ -133,6 +133,70 @@ fn whoever_holds_the_pen_for_long_is_named_while_it_still_does() {
 }
 
 #[test]
+fn a_reader_past_its_lease_is_named_while_it_reads_and_when_it_is_ended() {
+    if std::env::var_os("ONEPEN_TEST_CHILD").is_none() {
+        let name = "a_reader_past_its_lease_is_named_while_it_reads_and_when_it_is_ended";
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env("ONEPEN_TEST_CHILD", "")
+            .output()
+            .unwrap();
+        assert!(child.status.success(), "{child:?}");
+        return;
+    }
+    let said = Said::default();
+    let writer = said.clone();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .init();
+    let db = onepen::Options::new()
+        .reader_lease(Duration::from_millis(20))
+        .lease_grace(Duration::from_millis(20))
+        .label("ledger")
+        .open_in_memory()
+        .unwrap();
+    db.execute("CREATE TABLE kept(secret TEXT)", ()).unwrap();
+    let heard = || String::from_utf8(said.0.lock().unwrap().clone()).unwrap();
+    let line = line!() + 1;
+    let snapshot = db.with().label("export").snapshot().unwrap();
+    db.execute("INSERT INTO kept VALUES ('hunter2')", ())
+        .unwrap();
+    let since = std::time::Instant::now();
+    while db.stats().leases_ended == 0 {
+        let waited = since.elapsed();
+        assert!(waited < Duration::from_secs(60), "it was never ended");
+        std::thread::yield_now();
+    }
+    let ended = snapshot.query_row("SELECT 1", (), |_| Ok(())).unwrap_err();
+    assert_eq!(ended.kind(), onepen::ErrorKind::LeaseEnded);
+    let said = heard();
+    for event in [
+        "a reader keeps the log from being reset",
+        "a reader was told to end",
+    ] {
+        let told: Vec<_> = said.lines().filter(|it| it.contains(event)).collect();
+        let [told] = &told[..] else {
+            panic!("once: {said}")
+        };
+        for expected in [
+            "WARN",
+            "database=\"ledger\"",
+            "by=a snapshot",
+            "label=\"export\"",
+            "ThreadId(",
+            &format!("telemetry.rs:{line}"),
+            "since_ms=",
+            "frame=",
+        ] {
+            assert!(told.contains(expected), "`{expected}` is missing: {told}");
+        }
+    }
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
+#[test]
 fn spans_and_events_name_calls_and_never_values_or_sql() {
     let said = Said::default();
     let writer = said.clone();

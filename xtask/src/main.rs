@@ -4,7 +4,9 @@ mod builds;
 mod compare;
 mod gate;
 mod models;
+mod planted;
 mod programs;
+mod proof;
 mod published;
 
 const USAGE: &str = "\
@@ -19,6 +21,8 @@ usage: cargo xtask <verb> [options]
             (`cargo xtask gate --help`)
   models    the hand-over of the pen under loom and shuttle, and with planted
             bugs (`cargo xtask models --help`)
+  proof     every instrument of docs/proof.md, or one, and a table of what they
+            looked at (`cargo xtask proof --help`)
   programs  Python and Node programs nobody changed, as they are and with the
             extension (`cargo xtask programs --help`)
 ";
@@ -31,6 +35,7 @@ fn main() {
         Some("builds") => builds::main(&words.collect::<Vec<_>>()),
         Some("gate") => gate::main(words.collect()),
         Some("models") => models::main(words.collect()),
+        Some("proof") => proof::main(words.collect()),
         Some("programs") => programs::main(words.collect()),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");

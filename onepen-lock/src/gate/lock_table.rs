@@ -4,21 +4,15 @@
 //! in it: its locks look free, and then a turn may be passed over wrongly, which
 //! is unfair and nothing worse.
 
-use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Bytes of the database file (<https://www.sqlite.org/fileformat2.html>,
-/// `os.h`): PENDING and RESERVED.
-const PENDING: u64 = 0x4000_0000;
-const RESERVED: u64 = PENDING + 1;
-/// Bytes of `-shm` (`wal.c`): the writer's, the checkpointer's, and the one that
-/// every connection holds for reading while it uses the log.
-const WRITE: u64 = 120;
-const CHECKPOINT: u64 = 121;
-const IN_USE: u64 = 128;
+use crate::holders::table::{self, Line, Owner};
+use crate::holders::{
+    PENDING_BYTE, RESERVED_BYTE, WAL_CHECKPOINT_BYTE, WAL_OPEN_BYTE, WAL_WRITE_BYTE,
+};
 
 /// The files of one database.
 #[derive(Debug)]
@@ -44,12 +38,12 @@ impl Files {
     /// when that cannot be known.
     pub(super) fn lock_is_held(&self) -> bool {
         let (database, shared_memory) = self.inodes();
-        locks().iter().any(|lock| {
-            lock.write
-                && (lock.covers(shared_memory, WRITE)
-                    || lock.covers(shared_memory, CHECKPOINT)
-                    || lock.covers(database, RESERVED)
-                    || lock.covers(database, PENDING))
+        any(|lock| {
+            lock.bytes.exclusive
+                && (covers(lock, shared_memory, WAL_WRITE_BYTE)
+                    || covers(lock, shared_memory, WAL_CHECKPOINT_BYTE)
+                    || covers(lock, database, RESERVED_BYTE)
+                    || covers(lock, database, PENDING_BYTE))
         })
     }
 
@@ -60,9 +54,11 @@ impl Files {
         let (_, shared_memory) = self.inodes();
         let seen = Arc::clone(&self.seen);
         let look = move || {
-            let strange = |lock: &Lock| lock.pid.is_none_or(|pid| !members.contains(&pid));
-            let is_one = |lock: &Lock| lock.covers(shared_memory, IN_USE) && strange(lock);
-            if locks().iter().any(is_one) {
+            let strange = |lock: &Line| match lock.owner {
+                Owner::Process(pid) => !members.contains(&pid),
+                Owner::Description => true,
+            };
+            if any(|lock| covers(lock, shared_memory, WAL_OPEN_BYTE) && strange(lock)) {
                 seen.fetch_max(now, Relaxed);
             }
         };
@@ -85,76 +81,11 @@ impl Files {
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
-struct Lock {
-    write: bool,
-    /// `None`: it belongs to an open file description, and so to nobody.
-    pid: Option<u32>,
-    inode: u64,
-    first: u64,
-    last: u64,
+/// Whether somebody has such a lock. `false` also when that cannot be known.
+fn any(is_one: impl Fn(&Line) -> bool) -> bool {
+    table::read(|line| !line.waits && is_one(line)).is_ok_and(|found| !found.is_empty())
 }
 
-impl Lock {
-    fn covers(&self, inode: Option<u64>, byte: u64) -> bool {
-        Some(self.inode) == inode && (self.first..=self.last).contains(&byte)
-    }
-}
-
-/// The table, twice: the kernel hands it out in pieces of a page, and what is
-/// freed in between by others moves the rest, so that a lock may be missed.
-fn locks() -> Vec<Lock> {
-    let mut table = String::with_capacity(1 << 16);
-    for _ in 0..2 {
-        // In reads as large as the kernel answers, so in as few as possible.
-        if let Ok(mut file) = std::fs::File::open("/proc/locks") {
-            let _ = file.read_to_string(&mut table);
-        }
-    }
-    table.lines().filter_map(parse).collect()
-}
-
-/// `1: POSIX  ADVISORY  WRITE 23700 fe:00:1234 120 120`
-fn parse(line: &str) -> Option<Lock> {
-    let mut words = line.split_whitespace().skip(1);
-    // One that waits for the lock has an arrow here.
-    matches!(words.next()?, "POSIX" | "OFDLCK").then_some(())?;
-    let write = words.nth(1)? == "WRITE";
-    let pid = words.next()?.parse().ok();
-    let inode = words.next()?.rsplit(':').next()?.parse().ok()?;
-    let first = words.next()?.parse().ok()?;
-    let last = match words.next()? {
-        "EOF" => u64::MAX,
-        last => last.parse().ok()?,
-    };
-    Some(Lock {
-        write,
-        pid,
-        inode,
-        first,
-        last,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_of_the_table_is_understood_and_waiters_are_not_holders() {
-        let lock = parse("1: POSIX  ADVISORY  WRITE 23700 fe:00:1234 120 120").unwrap();
-        assert!(lock.write && lock.pid == Some(23700));
-        assert!(lock.covers(Some(1234), WRITE) && !lock.covers(Some(1234), CHECKPOINT));
-        assert!(!lock.covers(None, WRITE));
-        let lock = parse("7: OFDLCK ADVISORY  READ -1 00:2f:88 0 EOF").unwrap();
-        assert!(!lock.write && lock.pid.is_none() && lock.covers(Some(88), RESERVED));
-        for other in [
-            "1: -> POSIX  ADVISORY  WRITE 23700 fe:00:1234 120 120",
-            "2: FLOCK  ADVISORY  WRITE 1 fe:00:1234 0 EOF",
-            "3: POSIX",
-            "",
-        ] {
-            assert_eq!(parse(other), None, "{other}");
-        }
-    }
+fn covers(line: &Line, inode: Option<u64>, byte: u64) -> bool {
+    Some(line.inode) == inode && (line.bytes.first..=line.bytes.last).contains(&byte)
 }

@@ -94,10 +94,10 @@ impl fmt::Display for Lock {
 
 /// Some bytes of a file that somebody has locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Bytes {
-    pub(super) exclusive: bool,
-    pub(super) first: u64,
-    pub(super) last: u64,
+pub(crate) struct Bytes {
+    pub(crate) exclusive: bool,
+    pub(crate) first: u64,
+    pub(crate) last: u64,
 }
 
 impl Bytes {

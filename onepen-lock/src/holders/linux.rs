@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::process::Process;
-use super::table::{Line, Owner};
+use super::table::{self, Line, Owner};
 use super::{Cannot, Held, Holder, Look, Unseen};
 
 /// A file of the database, as the kernel's list calls it.
@@ -86,7 +86,7 @@ impl Places {
 /// Looks once.
 pub(super) fn look(path: &Path) -> Result<Look, Cannot> {
     let places = Places::of(path)?;
-    let table = table(|line| !line.waits && places.is_about(line)).map_err(Cannot::Locks)?;
+    let table = table::read(|line| !line.waits && places.is_about(line)).map_err(Cannot::Locks)?;
     let mut by_process: BTreeMap<u32, Held> = BTreeMap::new();
     let mut descriptions = Vec::new();
     for line in table {
@@ -130,49 +130,6 @@ pub(super) fn look(path: &Path) -> Result<Look, Cannot> {
     // Writers first, then readers, then who merely has it open.
     holders.sort_by_key(|holder| std::cmp::Reverse(holder.held.weight()));
     Ok(Look { holders, unseen })
-}
-
-/// The kernel hands its list out in pieces of a page, and what is let go between
-/// two pieces makes it pass over another lock.
-const PIECE: usize = 4096;
-/// Longer than any line of it.
-const LINE: usize = 256;
-/// How often a list of several pieces is read at most.
-const READS: usize = 4;
-
-/// Those lines of the kernel's list that are `wanted`.
-fn table(wanted: impl Fn(&Line) -> bool) -> io::Result<Vec<Line>> {
-    let read = || -> io::Result<(Vec<Line>, bool)> {
-        // In as few pieces as the kernel gives: the first is all there is when it
-        // is no full one. (`fs::read` asks for 32 bytes first.)
-        let mut file = fs::File::open("/proc/locks")?;
-        let mut text = vec![0; 16 * PIECE];
-        let first = file.read(&mut text)?;
-        text.truncate(first);
-        // A piece ends with a whole line, so a full one is a little shorter.
-        let whole = first < PIECE - LINE;
-        if !whole {
-            file.read_to_end(&mut text)?;
-        }
-        let text = String::from_utf8_lossy(&text);
-        Ok((Line::all(&text).filter(&wanted).collect(), whole))
-    };
-    let (mut lines, mut whole) = read()?;
-    // One read may miss a lock, and the next the same one; so what was there at
-    // any of a few counts, unless somebody else has it by now.
-    for _ in 1..READS {
-        if whole {
-            break;
-        }
-        let before = std::mem::take(&mut lines);
-        (lines, whole) = read()?;
-        if !whole {
-            let missed = |line: &Line| !lines.iter().any(|now| now == line || now.excludes(line));
-            let missed: Vec<_> = before.into_iter().filter(missed).collect();
-            lines.extend(missed);
-        }
-    }
-    Ok(lines)
 }
 
 /// Finds the processes that have the descriptors with these locks, and takes

@@ -36,7 +36,7 @@ mod bytes;
 #[cfg(target_os = "linux")]
 mod linux;
 mod process;
-mod table;
+pub(crate) mod table;
 
 use std::fmt;
 use std::io;

@@ -1,15 +1,18 @@
 //! The kernel's list of file locks, line by line.
 //!
-//! Guarantees: pure (text in, structure out); a line that is not understood is
-//! no lock and no panic, whatever it says. The format is that of
+//! Guarantees: a line that is not understood is no lock and no panic, whatever it
+//! says; a lock that is held all the time a list is read is in it. The format is that of
 //! `lock_get_status` in the kernel's `fs/locks.c`, used by `/proc/locks` and by
 //! the `lock:` lines of `/proc/PID/fdinfo/FD` (`man 5 proc_locks`).
+
+#[cfg(target_os = "linux")]
+use std::io::{self, Read};
 
 use super::bytes::Bytes;
 
 /// Whose a lock is, as far as the list tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Owner {
+pub(crate) enum Owner {
     /// A process: a lock of the POSIX kind.
     Process(u32),
     /// An open file description (OFD), which may belong to several processes.
@@ -18,19 +21,19 @@ pub(super) enum Owner {
 
 /// A lock, or a request for one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Line {
-    pub(super) owner: Owner,
+pub(crate) struct Line {
+    pub(crate) owner: Owner,
     /// Not granted: it waits behind the line before it.
-    pub(super) waits: bool,
+    pub(crate) waits: bool,
     /// Major and minor number of the device, and the inode.
-    pub(super) device: (u32, u32),
-    pub(super) inode: u64,
-    pub(super) bytes: Bytes,
+    pub(crate) device: (u32, u32),
+    pub(crate) inode: u64,
+    pub(crate) bytes: Bytes,
 }
 
 impl Line {
     /// Whether the two cannot be granted at the same time.
-    pub(super) fn excludes(&self, other: &Self) -> bool {
+    pub(crate) fn excludes(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
             && self.owner != other.owner
             && (self.bytes.exclusive || other.bytes.exclusive)
@@ -40,7 +43,7 @@ impl Line {
 
     /// Reads one line, with or without `lock:` before it. `None` for locks of
     /// other kinds (`flock`, leases), which SQLite does not use by itself.
-    pub(super) fn parse(line: &str) -> Option<Self> {
+    pub(crate) fn parse(line: &str) -> Option<Self> {
         let line = line.strip_prefix("lock:").unwrap_or(line);
         let mut words = line.split_ascii_whitespace();
         words.next()?.strip_suffix(':')?;
@@ -84,9 +87,51 @@ impl Line {
     }
 
     /// Every lock in the text of `/proc/locks` or of a file in `fdinfo`.
-    pub(super) fn all(text: &str) -> impl Iterator<Item = Self> {
+    pub(crate) fn all(text: &str) -> impl Iterator<Item = Self> {
         text.lines().filter_map(Self::parse)
     }
+}
+
+/// The kernel hands its list out in pieces of a page, and what is let go between
+/// two pieces makes it pass over another lock.
+#[cfg(target_os = "linux")]
+const PIECE: usize = 4096;
+/// How often a list of several pieces is read at most.
+#[cfg(target_os = "linux")]
+const READS: usize = 4;
+
+/// Those lines of the kernel's list that are `wanted`.
+#[cfg(target_os = "linux")]
+pub(crate) fn read(wanted: impl Fn(&Line) -> bool) -> io::Result<Vec<Line>> {
+    let once = || -> io::Result<(Vec<Line>, bool)> {
+        // In as few pieces as the kernel gives. (`fs::read` asks for 32 bytes first.)
+        let mut file = std::fs::File::open("/proc/locks")?;
+        let mut text = vec![0; 16 * PIECE];
+        let first = file.read(&mut text)?;
+        text.truncate(first);
+        // A lock and all who wait for it are never parted, so more may follow
+        // however short a piece is; and after a full one nothing may follow because
+        // the list has become shorter meanwhile.
+        let whole = file.read_to_end(&mut text)? == 0 && first < PIECE / 2;
+        let text = String::from_utf8_lossy(&text);
+        Ok((Line::all(&text).filter(&wanted).collect(), whole))
+    };
+    let (mut lines, mut whole) = once()?;
+    // One read may miss a lock, and the next the same one; so what was there at
+    // any of a few counts, unless somebody else has it by now.
+    for _ in 1..READS {
+        if whole {
+            break;
+        }
+        let before = std::mem::take(&mut lines);
+        (lines, whole) = once()?;
+        if !whole {
+            let missed = |line: &Line| !lines.iter().any(|now| now == line || now.excludes(line));
+            let missed: Vec<_> = before.into_iter().filter(missed).collect();
+            lines.extend(missed);
+        }
+    }
+    Ok(lines)
 }
 
 #[cfg(test)]

@@ -57,10 +57,34 @@ impl Scene {
         self.until(actor, |stand| matches!(stand, Stand::Waiting { .. }));
     }
 
+    /// Whether the side file shows `what` of a process that is no actor.
+    pub fn is(&self, pid: u32, what: impl Fn(&Stand) -> bool) -> bool {
+        let members = self.look().members;
+        members.iter().any(|it| it.pid == pid && what(&it.stand))
+    }
+
+    /// Waits until it does.
+    pub fn until_pid(&self, pid: u32, what: impl Fn(&Stand) -> bool) {
+        let since = Instant::now();
+        while !self.is(pid, &what) {
+            assert!(since.elapsed() < LONG, "{:?}", self.look());
+            std::thread::yield_now();
+        }
+    }
+
     /// Tells it to take the turn, and goes on when it stands in line.
     pub fn line_up(&self, actor: &mut Actor) {
         actor.tell("take");
         self.until_waiting(actor);
+    }
+
+    /// One that has the turn, and two that stand in line for it.
+    pub fn turn_and_line(&self) -> (Actor, Actor, Actor) {
+        let (mut a, mut b, mut c) = (self.actor("a"), self.actor("b"), self.actor("c"));
+        assert_eq!(a.ask("take"), "turn");
+        self.line_up(&mut b);
+        self.line_up(&mut c);
+        (a, b, c)
     }
 }
 

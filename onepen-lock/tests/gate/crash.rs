@@ -3,10 +3,7 @@ use crate::actor::Scene;
 #[test]
 fn a_killed_owner_of_the_turn_keeps_nobody_waiting() {
     let scene = Scene::new();
-    let (mut a, mut b, mut c) = (scene.actor("a"), scene.actor("b"), scene.actor("c"));
-    assert_eq!(a.ask("take"), "turn");
-    scene.line_up(&mut b);
-    scene.line_up(&mut c);
+    let (mut a, mut b, mut c) = scene.turn_and_line();
     a.kill();
     assert_eq!(b.hear(), "turn");
     b.kill();
@@ -25,10 +22,7 @@ fn a_turn_left_behind_is_free_to_the_next_who_comes() {
 #[test]
 fn a_killed_waiter_is_passed_by() {
     let scene = Scene::new();
-    let (mut a, mut b, mut c) = (scene.actor("a"), scene.actor("b"), scene.actor("c"));
-    assert_eq!(a.ask("take"), "turn");
-    scene.line_up(&mut b);
-    scene.line_up(&mut c);
+    let (mut a, mut b, mut c) = scene.turn_and_line();
     b.kill();
     assert_eq!(a.ask("pass"), "passed");
     assert_eq!(c.hear(), "turn");
@@ -38,10 +32,7 @@ fn a_killed_waiter_is_passed_by() {
 #[test]
 fn one_that_dies_with_the_turn_it_has_not_claimed_is_passed_by() {
     let scene = Scene::new();
-    let (mut a, mut b, mut c) = (scene.actor("a"), scene.actor("b"), scene.actor("c"));
-    assert_eq!(a.ask("take"), "turn");
-    scene.line_up(&mut b);
-    scene.line_up(&mut c);
+    let (mut a, mut b, mut c) = scene.turn_and_line();
     b.stop();
     assert_eq!(a.ask("pass"), "passed");
     b.kill();
@@ -86,6 +77,10 @@ fn a_child_left_behind_by_a_dead_parent_stalls_nobody() {
     a.kill();
     assert!(scene.of(&a).unwrap().alive, "its child keeps the byte");
     assert_eq!(b.hear(), "turn");
+    assert!(
+        scene.of(&a).unwrap().alive,
+        "the turn came when the child ended"
+    );
     // SAFETY: the child sleeps for longer than this test, so the pid is its own.
     unsafe { libc::kill(child.parse().unwrap(), libc::SIGKILL) };
 }

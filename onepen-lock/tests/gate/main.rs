@@ -7,5 +7,10 @@ mod actor;
 mod crash;
 mod file;
 mod order;
+#[cfg(target_arch = "x86_64")]
+mod steps;
 mod stop;
+#[cfg(target_arch = "x86_64")]
+#[path = "../common/stores.rs"]
+mod stores;
 mod threads;

@@ -40,6 +40,8 @@ fn nobody_gets_the_turn_before_those_who_wait() {
     scene.line_up(&mut b);
     assert_eq!(c.ask("try"), "no");
     assert_eq!(a.ask("pass"), "passed");
+    // Whether or not the next one is awake already.
+    assert_eq!(a.ask("try"), "no");
     assert_eq!(b.hear(), "turn");
     // Who had it stands at the end.
     assert_eq!(a.ask("try"), "no");

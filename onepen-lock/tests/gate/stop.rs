@@ -5,10 +5,7 @@ use crate::actor::Scene;
 #[test]
 fn a_stopped_waiter_is_skipped_and_is_next_when_it_goes_on() {
     let scene = Scene::new();
-    let (mut a, mut b, mut c) = (scene.actor("a"), scene.actor("b"), scene.actor("c"));
-    assert_eq!(a.ask("take"), "turn");
-    scene.line_up(&mut b);
-    scene.line_up(&mut c);
+    let (mut a, mut b, mut c) = scene.turn_and_line();
     b.stop();
     assert_eq!(a.ask("pass"), "passed");
     assert_eq!(c.hear(), "turn");

@@ -28,7 +28,7 @@ pub(super) enum Source<'a> {
 
 /// One state of it, or what comes closest.
 pub(super) enum State {
-    Snapshot(Snapshot),
+    Snapshot(Box<Snapshot>),
     /// In a read transaction.
     Held(Connection),
     /// In none.
@@ -78,11 +78,13 @@ impl Source<'_> {
                 let ticket = Ticket {
                     patience: left,
                     cancel: until.cancel.cloned(),
+                    label: Some("backup".into()),
                     ..Ticket::default()
                 };
                 let snapshot = database.shared.readers()?.snapshot(&ticket)?;
+                let snapshot = snapshot.without_lease();
                 if is_in_wal(snapshot.connection())? {
-                    return Ok(State::Snapshot(snapshot));
+                    return Ok(State::Snapshot(Box::new(snapshot)));
                 }
                 drop(snapshot);
                 self.connection(until).map(State::Loose)

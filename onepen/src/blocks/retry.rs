@@ -40,7 +40,8 @@ pub enum Class {
     BusySnapshot,
     /// `SQLITE_BUSY_RECOVERY`.
     BusyRecovery,
-    /// `SQLITE_BUSY_TIMEOUT`.
+    /// `SQLITE_BUSY_TIMEOUT`. From a SQLite built with `SQLITE_ENABLE_SETLK_TIMEOUT`
+    /// over a VFS that waits in the kernel; SQLite's own turns it into `SQLITE_BUSY`.
     BusyTimeout,
     /// `SQLITE_LOCKED`, and `SQLITE_LOCKED_VTAB`.
     Locked,

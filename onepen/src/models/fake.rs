@@ -36,6 +36,8 @@ struct Disk {
     /// Rows whose writers were told that they are not there.
     denied: Vec<u32>,
     begin_faults: VecDeque<bool>,
+    /// Of SAVEPOINT, RELEASE and ROLLBACK TO, in the order they come.
+    savepoint_faults: VecDeque<bool>,
     commit_faults: VecDeque<CommitFault>,
     violations: Vec<String>,
 }
@@ -90,9 +92,21 @@ impl World {
         self.disk().denied.push(row);
     }
 
+    fn next_about_savepoints(&self) -> Result<()> {
+        match self.disk().savepoint_faults.pop_front() {
+            Some(true) => Err(sqlite(rusqlite::ffi::SQLITE_NOMEM).into()),
+            _ => Ok(()),
+        }
+    }
+
     /// The next BEGINs: `true` is refused.
     pub(super) fn next_begins(&self, refused: impl IntoIterator<Item = bool>) {
         self.disk().begin_faults.extend(refused);
+    }
+
+    /// The next statements about savepoints: `true` is refused.
+    pub(super) fn next_savepoints(&self, refused: impl IntoIterator<Item = bool>) {
+        self.disk().savepoint_faults.extend(refused);
     }
 
     pub(super) fn next_commits(&self, faults: impl IntoIterator<Item = CommitFault>) {
@@ -281,6 +295,7 @@ impl Engine for FakeEngine {
     }
 
     fn savepoint(&mut self) -> Result<()> {
+        self.world.next_about_savepoints()?;
         let Some(open) = &mut self.open else {
             self.world.violated("SAVEPOINT outside a transaction");
             return Err(refused("SAVEPOINT outside a transaction"));
@@ -293,6 +308,7 @@ impl Engine for FakeEngine {
     }
 
     fn release(&mut self) -> Result<()> {
+        self.world.next_about_savepoints()?;
         let mark = self.open.as_mut().and_then(|open| open.savepoint.take());
         if mark.is_none() {
             self.world.violated("RELEASE without a savepoint");
@@ -301,6 +317,7 @@ impl Engine for FakeEngine {
     }
 
     fn rollback_to(&mut self) -> Result<()> {
+        self.world.next_about_savepoints()?;
         let Some(open) = &mut self.open else {
             self.world.violated("ROLLBACK TO outside a transaction");
             return Ok(());

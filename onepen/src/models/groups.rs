@@ -263,6 +263,32 @@ fn a_begin_refused_before_a_second_run_is_the_answer_of_all_who_had_run() {
     rig.look();
 }
 
+/// A group in which member 1 fails is run again with savepoints: SAVEPOINT and
+/// RELEASE of member 0, SAVEPOINT and ROLLBACK TO of member 1, and so on.
+#[test]
+fn a_statement_about_savepoints_that_is_refused_costs_nobody_else_the_write() {
+    for refused_one in 0..10 {
+        let (rig, handles) = five(1, |_| Err(refused("no")));
+        rig.world
+            .next_savepoints((0..10).map(|nth| nth == refused_one));
+        rig.serve_here();
+        for (row, handle) in (0..5).zip(&handles) {
+            let answer = handle.answer();
+            settle(&rig.world, row, &answer);
+            match answer {
+                Ok(_) => assert_ne!(row, 1),
+                // Alone it runs without savepoints; the first has nobody before it,
+                // and so its answer was final.
+                Err(error) if row == refused_one / 2 && row == 0 => {
+                    assert_eq!(error.sqlite_code(), Some(rusqlite::ffi::SQLITE_NOMEM));
+                }
+                Err(error) => assert_eq!(row, 1, "{refused_one}: {error}"),
+            }
+        }
+        rig.look();
+    }
+}
+
 #[test]
 fn a_write_once_runs_once_whatever_happens_around_it() {
     static RUNS: AtomicUsize = AtomicUsize::new(0);

@@ -6,12 +6,15 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
+use super::LONG;
 use super::explore::explore;
 use crate::blocks::line::{Left, Line, Waiting};
 use crate::cancel::CancelToken;
 use crate::engine::{GiveUp, Until};
 use crate::sync::{Arc, AtomicU32, Ordering, thread};
+use crate::timer::Expires;
 
 /// A line with one permit, and how many have it.
 struct Rig {
@@ -158,5 +161,56 @@ fn closing_sends_everybody_away_who_waits() {
         assert_eq!(waits.join().unwrap(), Err(Left::Closed));
         assert_eq!(poll(&mut task), Poll::Ready(Err(Left::Closed)));
         assert_eq!(rig.take(None), Err(Left::Closed));
+    });
+}
+
+#[test]
+fn permits_are_had_in_the_order_they_were_asked_for() {
+    explore(|| {
+        let rig = Rig::new();
+        rig.take(None).unwrap();
+        let had = Arc::new(AtomicU32::new(0));
+        let [mut first, mut second] = [rig.line.wait(None, None), rig.line.wait(None, None)];
+        assert!(poll(&mut first).is_pending());
+        assert!(poll(&mut second).is_pending());
+        let users = [(0, first), (1, second)].map(|(nth, mut waiting)| {
+            let (rig, had) = (Arc::clone(&rig), Arc::clone(&had));
+            thread::spawn(move || {
+                crate::pen::future::block_on(|cx| Pin::new(&mut waiting).poll(cx)).unwrap();
+                rig.enter();
+                assert_eq!(had.fetch_add(1, Ordering::Relaxed), nth, "out of turn");
+                rig.give_back();
+            })
+        });
+        rig.give_back();
+        for user in users {
+            user.join().unwrap();
+        }
+        rig.nothing_is_left();
+    });
+}
+
+#[test]
+fn a_deadline_and_a_permit_that_comes_back_end_a_wait_in_one_way() {
+    explore(|| {
+        let rig = Rig::new();
+        rig.take(None).unwrap();
+        let deadline = Instant::now() + LONG;
+        let mut task = rig.line.wait(Some(deadline), None);
+        assert!(poll(&mut task).is_pending());
+        let timer = {
+            let line = Arc::clone(&rig.line);
+            thread::spawn(move || line.expire(deadline))
+        };
+        rig.give_back();
+        match crate::pen::future::block_on(|cx| Pin::new(&mut task).poll(cx)) {
+            Ok(()) => {
+                rig.enter();
+                rig.give_back();
+            }
+            Err(left) => assert_eq!(left, Left::GaveUp(GiveUp::Deadline)),
+        }
+        assert_eq!(timer.join().unwrap(), None, "a look for nobody");
+        rig.nothing_is_left();
     });
 }

@@ -22,6 +22,8 @@
 //! | `crowd` | more threads, panics, priorities, dropped futures |
 //! | `groups` | what a group makes of a failing member or COMMIT; no threads at all |
 //! | `line` | who is next, for everything that is given out by turns |
+//! | `pool` | connections of SQLite's own, given out by that line |
+//! | `turns` | the pen and those who write by a permit |
 //! | `slots` | who may use which reader connection, and who is next |
 //! | `real` | the pen with SQLite itself inside the model |
 
@@ -35,8 +37,11 @@ mod groups;
 mod handover;
 mod line;
 #[cfg(not(onepen_loom))]
+mod pool;
+#[cfg(not(onepen_loom))]
 mod real;
 mod slots;
+mod turns;
 
 use std::time::{Duration, Instant};
 

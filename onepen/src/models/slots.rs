@@ -177,3 +177,27 @@ fn closing_waits_for_readers_refuses_others_and_gets_each_slot_once() {
         assert_eq!(late.kind(), ErrorKind::Closed);
     });
 }
+
+/// Closing empties what it was given without the lock of the line.
+#[test]
+fn who_holds_readers_back_meets_nobody_who_closes_in_a_slot() {
+    explore(|| {
+        let rig = Rig::new(1);
+        let closer = {
+            let rig = Arc::clone(&rig);
+            thread::spawn(move || {
+                for index in rig.slots.close() {
+                    rig.step_into(index);
+                    thread::yield_now();
+                    rig.step_out_of(index);
+                }
+            })
+        };
+        let hold = rig.slots.hold(LONG, |index| {
+            rig.step_into(index);
+            rig.step_out_of(index);
+        });
+        drop(hold);
+        closer.join().unwrap();
+    });
+}

@@ -23,27 +23,32 @@
 //! rollback is nobody else's business. A COMMIT that is refused for what one of
 //! the members did (SQLite refuses every COMMIT after a statement has met
 //! corruption) has the same end: each is run again in a transaction of its own.
+//!
+//! `bounds` says how large a group becomes, `member` runs one of it, `alone` is
+//! for writes that share their transaction with nobody.
+
+mod alone;
+mod bounds;
+mod member;
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use self::alone::run_exclusive;
+use self::bounds::{Bounds, claim_all};
+use self::member::{Fate, fail_if_ok, run_bare, run_begun_alone, run_with_savepoint};
 use super::herald::Herald;
-use super::job::{Header, Kind, Member, Ticket, drop_quietly};
+use super::job::{Kind, drop_quietly};
 use super::queue::Queued;
-use super::turn::{NotTaken, Turn};
-use super::{Held, Pen, Wake, WhileSomebodyWaits, gave_up, patience};
-use crate::engine::{Engine, GiveUp, Patience, Until, cancelled};
-use crate::error::{Error, ErrorKind, Outcome, Result, Waited, WaitedFor};
+use super::turn::Turn;
+use super::{Held, Pen, Wake, WhileSomebodyWaits};
+use crate::engine::{Engine, Patience, Until};
+use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::sync::{Arc, Ordering, lock};
 use crate::trace::event;
 
 /// Groups run with savepoints after one in which a member failed.
 const WARY_GROUPS: u32 = 64;
-
-/// Members claimed at a time: few enough that what was claimed is also run
-/// within the group's time, many enough that the lock is not the cost.
-const CLAIM: usize = 32;
 
 /// A claimed job, and whether it must have a transaction of its own.
 struct Claimed<E> {
@@ -159,190 +164,6 @@ impl<E: Engine> Held<'_, E> {
         drop(turn); // others need not wait until everybody is awake
         group.announce(pen);
     }
-
-    /// Runs the closure of a caller that found the pen free, on its own thread.
-    pub(crate) fn run_alone<T, C>(
-        &mut self,
-        ticket: &Ticket,
-        kind: Kind,
-        since: Instant,
-        call: &mut C,
-    ) -> std::thread::Result<Result<T>>
-    where
-        C: FnMut(&mut E) -> Result<T>,
-    {
-        let pen = self.pen;
-        let Some(engine) = self.engine.as_deref_mut() else {
-            return Ok(Err(Error::new(
-                ErrorKind::Closed,
-                "the pen was not in hand",
-            )));
-        };
-        let patience = patience(ticket, since);
-        // A cancelled token ends even a call that would not have to wait. A
-        // deadline does not: it bounds waiting, and there was none.
-        if patience.exhausted() == Some(GiveUp::Cancelled) {
-            let error = cancelled(Waited::new(WaitedFor::Pen, since.elapsed()));
-            return Ok(Err(error.with_label(ticket.label.clone())));
-        }
-        let mut turn = match Turn::take(pen, &patience, ticket.label.as_deref()) {
-            Ok(turn) => turn,
-            Err(NotTaken { why, what }) => {
-                let mut waited = Waited::new(what, since.elapsed());
-                if what == WaitedFor::Turn {
-                    (waited.holder, waited.position) = pen.write_lock.holder();
-                } else {
-                    waited.holder = pen.permit_holder();
-                }
-                let error = gave_up(why, waited);
-                return Ok(Err(error.with_label(ticket.label.clone())));
-            }
-        };
-        let answer = match kind {
-            Kind::Exclusive => {
-                let mut ran = Ok(Err(never_ran()));
-                if let Err(error) = exclusive_begins(pen, engine, &patience) {
-                    return Ok(Err(error.with_label(ticket.label.clone())));
-                }
-                let ended = exclusively(engine, |engine| {
-                    ran = catch_unwind(AssertUnwindSafe(|| call(engine)));
-                });
-                match (ran, ended) {
-                    (Ok(Ok(_)), Err(error)) => Ok(Err(error)),
-                    (ran, _) => ran,
-                }
-            }
-            Kind::Maintenance => catch_unwind(AssertUnwindSafe(|| call(engine))),
-            Kind::Grouped | Kind::Alone => transact(pen, engine, &patience, since, |engine| {
-                catch_unwind(AssertUnwindSafe(|| call(engine)))
-            }),
-        };
-        turn.wrote(usize::from(kind != Kind::Maintenance));
-        drop(turn);
-        pen.tally.turn(1, since.elapsed());
-        answer.map(|answer| {
-            answer.map_err(|error| error.waited_since(since).with_label(ticket.label.clone()))
-        })
-    }
-}
-
-fn never_ran() -> Error {
-    Error::new(
-        ErrorKind::Closed,
-        "bug in onepen: an exclusive closure did not run",
-    )
-}
-
-fn lost() -> Error {
-    Error::new(
-        ErrorKind::TransactionLost,
-        "SQLite rolled the transaction back while the closure ran, and the closure returned Ok; \
-         nothing was written",
-    )
-}
-
-/// BEGIN, bracketed so that others can say what is waited for.
-fn begin<E: Engine>(pen: &Pen<E>, engine: &mut E, patience: &dyn Patience) -> Result<()> {
-    pen.at_write_lock.store(true, Ordering::Relaxed);
-    let begun = engine.begin(patience);
-    pen.at_write_lock.store(false, Ordering::Relaxed);
-    begun
-}
-
-/// One closure in a transaction of its own.
-fn transact<E: Engine, T>(
-    pen: &Pen<E>,
-    engine: &mut E,
-    patience: &dyn Patience,
-    since: Instant,
-    call: impl FnOnce(&mut E) -> std::thread::Result<Result<T>>,
-) -> std::thread::Result<Result<T>> {
-    if let Err(error) = begin(pen, engine, patience) {
-        return Ok(Err(error));
-    }
-    let ran = member(engine, call);
-    match ran {
-        Ok(Ok(_)) if engine.is_autocommit() => {
-            engine.rollback();
-            Ok(Err(lost()))
-        }
-        // COMMIT would find it too, but the error must not tell whether the
-        // write was in a group.
-        Ok(Ok(_)) if engine.owes_foreign_keys() => {
-            engine.rollback();
-            Ok(Err(foreign_keys()))
-        }
-        Ok(Ok(value)) => match engine.commit(patience) {
-            Ok(()) => Ok(Ok(value)),
-            Err(failed) => {
-                engine.rollback();
-                Ok(Err(failed.to_error(since, patience)))
-            }
-        },
-        failed => {
-            engine.rollback();
-            failed
-        }
-    }
-}
-
-/// Runs foreign code between the guards.
-fn member<E: Engine, R>(engine: &mut E, call: impl FnOnce(&mut E) -> R) -> R {
-    engine.member_begins();
-    let ran = call(engine);
-    engine.member_ends();
-    ran
-}
-
-fn exclusive_begins<E: Engine>(
-    pen: &Pen<E>,
-    engine: &mut E,
-    patience: &dyn Patience,
-) -> Result<()> {
-    pen.at_write_lock.store(true, Ordering::Relaxed);
-    let begun = engine.exclusive_begins(patience);
-    pen.at_write_lock.store(false, Ordering::Relaxed);
-    begun
-}
-
-/// After `exclusive_begins`.
-fn exclusively<E: Engine>(engine: &mut E, call: impl FnOnce(&mut E)) -> Result<()> {
-    call(engine);
-    engine.exclusive_ends()
-}
-
-fn run_exclusive<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>) {
-    let job = {
-        let mut state = lock(&pen.state);
-        let Some(job) = state.queue.claim() else {
-            return;
-        };
-        state.holder.label.clone_from(&job.header().label);
-        job
-    };
-    let started = Instant::now();
-    let waited = started.saturating_duration_since(job.header().since);
-    pen.tally.waited(waited);
-    let mut long = LongWaits::default();
-    long.add(pen, job.header(), waited);
-    long.say(pen);
-    group.members.push(Arc::clone(&job)); // where `abandon` would find it
-    if job.header().kind == Kind::Maintenance {
-        job.run(engine);
-    } else if let Err(error) = exclusive_begins(pen, engine, &patience_of_all([&job])) {
-        job.discard();
-        job.fail(error);
-    } else if let Err(error) = exclusively(engine, |engine| {
-        job.run(engine);
-    }) && job.answered_ok()
-    {
-        // What the closure says of itself, an error or a panic, comes first.
-        job.fail(error);
-    }
-    pen.tally.turn(1, started.elapsed());
-    group.last_size = usize::from(job.header().kind == Kind::Exclusive);
-    group.members.clear();
-    group.answer(job);
 }
 
 /// One turn with the write lock: as many members as the bounds allow.
@@ -472,81 +293,6 @@ fn pass<E: Engine>(
     }
 }
 
-enum Fate {
-    /// The member is done, or was undone by itself alone.
-    Stays,
-    /// It has to be undone, and only undoing everybody does that.
-    Failed { gone: bool },
-}
-
-fn run_bare<E: Engine>(engine: &mut E, job: &dyn Member<E>) -> Fate {
-    let fine = member(engine, |engine| job.run(engine));
-    if engine.is_autocommit() {
-        return Fate::Failed { gone: true };
-    }
-    if fine && !engine.owes_foreign_keys() {
-        return Fate::Stays;
-    }
-    if fine {
-        job.fail(foreign_keys());
-    }
-    Fate::Failed { gone: false }
-}
-
-fn run_with_savepoint<E: Engine>(engine: &mut E, job: &dyn Member<E>) -> Fate {
-    if let Err(error) = engine.savepoint() {
-        job.fail(error);
-        return Fate::Failed {
-            gone: engine.is_autocommit(),
-        };
-    }
-    let fine = member(engine, |engine| job.run(engine));
-    if engine.is_autocommit() {
-        return Fate::Failed { gone: true };
-    }
-    let owes = engine.owes_foreign_keys();
-    if fine && owes {
-        job.fail(foreign_keys());
-    }
-    let ended = if fine && !owes {
-        engine.release()
-    } else {
-        engine.rollback_to()
-    };
-    match ended {
-        Ok(()) => Fate::Stays,
-        // The savepoint is in an unknown state: the transaction has to go.
-        Err(error) => {
-            job.fail(error);
-            Fate::Failed { gone: true }
-        }
-    }
-}
-
-/// The next job, in the transaction that was just begun, by itself.
-fn run_begun_alone<E: Engine>(engine: &mut E, group: &mut Group<E>) {
-    let Some(Claimed { job, .. }) = group.claimed.pop_front() else {
-        return;
-    };
-    let fine = member(engine, |engine| job.run(engine));
-    if engine.is_autocommit() {
-        fail_if_ok(&*job);
-        engine.rollback();
-        group.last_size += 1;
-        group.answer(job);
-    } else if fine && !engine.owes_foreign_keys() {
-        group.members.push(job);
-        commit(engine, group);
-    } else {
-        if fine {
-            job.fail(foreign_keys());
-        }
-        engine.rollback();
-        group.last_size += 1;
-        group.answer(job);
-    }
-}
-
 /// Commits, and answers every member: with what it returned, or, all alike,
 /// with what became of the COMMIT. When the COMMIT was refused for something
 /// that one of them did, they are put back in line, each for itself.
@@ -579,17 +325,18 @@ fn commit<E: Engine>(engine: &mut E, group: &mut Group<E>) {
     group.members = members; // its allocation
 }
 
-/// A closure that swallowed the loss of its transaction and returned `Ok`.
-fn fail_if_ok<E>(job: &dyn Member<E>) {
-    if job.answered_ok() {
-        job.fail(lost());
-    }
-}
-
 fn fail_all<E: Engine>(group: &mut Group<E>, error: Error) {
     let failure = Arc::new(error);
     group.last_size += group.members.len() + group.claimed.len();
     group.fail_all(|| Error::same_as(&failure));
+}
+
+/// BEGIN, bracketed so that others can say what is waited for.
+fn begin<E: Engine>(pen: &Pen<E>, engine: &mut E, patience: &dyn Patience) -> Result<()> {
+    pen.at_write_lock.store(true, Ordering::Relaxed);
+    let begun = engine.begin(patience);
+    pen.at_write_lock.store(false, Ordering::Relaxed);
+    begun
 }
 
 /// Those who share a transaction wait together, until the last of them would
@@ -601,139 +348,4 @@ fn patience_of_all<'a, E: 'a>(jobs: impl IntoIterator<Item = &'a Queued<E>>) -> 
         deadline,
         cancel: None,
     }
-}
-
-fn foreign_keys() -> Error {
-    Error::sqlite_error(rusqlite::Error::SqliteFailure(
-        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY),
-        Some("FOREIGN KEY constraint failed".into()),
-    ))
-}
-
-/// What ends a group. None of it keeps the first member out.
-struct Bounds {
-    members_left: usize,
-    bytes_left: usize,
-    /// `None`: time does not end it.
-    until: Option<Instant>,
-    closed: bool,
-}
-
-impl Bounds {
-    fn of<E: Engine>(pen: &Pen<E>, started: Instant) -> Self {
-        Self {
-            members_left: pen.limits.group_members,
-            bytes_left: pen.limits.group_bytes,
-            until: started.checked_add(pen.limits.group_time),
-            closed: false,
-        }
-    }
-
-    /// Claims the next few, if the group may still grow.
-    fn claim<E: Engine>(&mut self, pen: &Pen<E>, group: &mut Group<E>) {
-        if self.closed {
-            return;
-        }
-        let now = Instant::now();
-        let nobody_yet = group.members.is_empty() && group.claimed.is_empty();
-        let is_over = self.until.is_some_and(|until| now >= until) || pen.write_lock.should_end();
-        if !nobody_yet && is_over {
-            self.closed = true;
-            return;
-        }
-        let mut long = LongWaits::default();
-        let mut state = lock(&pen.state);
-        while group.claimed.len() < CLAIM
-            && self.members_left > 0
-            && (self.bytes_left > 0 || nobody_yet && group.claimed.is_empty())
-        {
-            match state.queue.next_kind() {
-                Some(Kind::Grouped) => {}
-                // Before anybody else ran it may use this very transaction.
-                Some(Kind::Alone) if group.claimed.is_empty() && group.members.is_empty() => {}
-                _ => {
-                    self.closed = self.closed || !group.members.is_empty();
-                    break;
-                }
-            }
-            let Some(job) = state.queue.claim() else {
-                break;
-            };
-            let header = job.header();
-            let waited = now.saturating_duration_since(header.since);
-            pen.tally.waited(waited);
-            long.add(pen, header, waited);
-            self.members_left -= 1;
-            self.bytes_left = self.bytes_left.saturating_sub(header.bytes as usize);
-            let alone = header.kind == Kind::Alone;
-            if group.members.is_empty() && group.claimed.is_empty() {
-                state.holder.label.clone_from(&header.label);
-            }
-            group.claimed.push_back(Claimed { job, alone });
-            if alone {
-                self.closed = true;
-                break;
-            }
-        }
-        let admitted = pen.admit(&mut state);
-        drop(state);
-        pen.announce(admitted);
-        long.say(pen);
-    }
-}
-
-/// Writes that waited for longer than is thought right, to be told of without the
-/// pen's lock: whoever listens to events is foreign code.
-#[derive(Default)]
-struct LongWaits {
-    writes: usize,
-    longest: Duration,
-    label: Option<Arc<str>>,
-}
-
-impl LongWaits {
-    #[inline]
-    fn add<E>(&mut self, pen: &Pen<E>, header: &Header, waited: Duration) {
-        if cfg!(feature = "tracing") && pen.witness.get().is_some_and(|it| it.is_long(waited)) {
-            self.writes += 1;
-            if waited > self.longest {
-                self.longest = waited;
-                self.label.clone_from(&header.label);
-            }
-        }
-    }
-
-    #[inline]
-    fn say<E>(&self, pen: &Pen<E>) {
-        if self.writes > 0 {
-            event!(
-                WARN,
-                "a wait was long",
-                database = pen.name.get().map(|name| &**name),
-                waits = "for the pen",
-                waited_ms = self.longest.as_millis() as u64,
-                label = self.label.as_deref(),
-                writes = self.writes,
-            );
-            let _ = pen;
-        }
-    }
-}
-
-/// Claims everybody who could have been in this turn.
-fn claim_all<E: Engine>(pen: &Pen<E>, group: &mut Group<E>) {
-    let mut state = lock(&pen.state);
-    while state
-        .queue
-        .next_kind()
-        .is_some_and(|kind| matches!(kind, Kind::Grouped | Kind::Alone))
-    {
-        let Some(job) = state.queue.claim() else {
-            break;
-        };
-        group.claimed.push_back(Claimed { job, alone: false });
-    }
-    let admitted = pen.admit(&mut state);
-    drop(state);
-    pen.announce(admitted);
 }

@@ -5,12 +5,13 @@
 //! ends the transaction, or leaves it open for the next read if nothing went wrong
 //! in it, and gives the connection back, also when the caller's code panicked.
 
+use std::panic::Location;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Params, Row};
 
-use super::slots::Entry;
-use super::{ReadTx, Readers, limits};
+use super::slots::{Entry, Slots};
+use super::{ReadBy, ReadTx, Readers, limits};
 use crate::connection::{is_contention, is_hot_journal};
 use crate::engine::Patience;
 use crate::error::{ErrorKind, Result, Waited, WaitedFor};
@@ -39,6 +40,8 @@ pub(super) struct Access<'a> {
     /// The connection is not to be used again.
     unfit: bool,
     watched: bool,
+    /// Those who look after leases know of it.
+    known: bool,
 }
 
 impl<'a> Access<'a> {
@@ -54,6 +57,7 @@ impl<'a> Access<'a> {
             fine: false,
             unfit: false,
             watched: false,
+            known: false,
         }
     }
 
@@ -113,6 +117,19 @@ impl<'a> Access<'a> {
         Ok(())
     }
 
+    /// From now on it is seen who reads.
+    #[inline]
+    pub(super) fn begin_use(&mut self, at: &'static Location<'static>, ticket: &Ticket) {
+        let token = match self.entry {
+            Entry::Slot { token, .. } => token,
+            Entry::Outside => Slots::here(),
+        };
+        let label = ticket.label.as_ref();
+        let tenure = self.tx().tenure();
+        tenure.begin(ReadBy::Closure, token, at, label);
+        self.known = true;
+    }
+
     /// Leaves nothing in the slot.
     #[cold]
     fn put_away(&mut self) {
@@ -153,7 +170,11 @@ impl<'a> Access<'a> {
     /// one of its state: then SQLite's own transaction is cheaper.
     #[inline]
     pub(super) fn begin_if_worth_it(&mut self, ticket: &Ticket) -> Result<()> {
-        if self.resume() || self.entry == Entry::Outside || !self.tx().raw().is_quiet() {
+        if self.resume() {
+            return Ok(());
+        }
+        if self.entry == Entry::Outside || !self.tx().raw().is_quiet() {
+            self.tx().tenure().pins_nothing();
             return Ok(());
         }
         self.begin_anew(ticket)
@@ -176,6 +197,7 @@ impl<'a> Access<'a> {
             self.unfit = true;
             return Err(error);
         }
+        self.tx().pins();
         self.began = true;
         self.fresh = true;
         Ok(())
@@ -240,6 +262,9 @@ impl<'a> Access<'a> {
 impl Drop for Access<'_> {
     #[inline]
     fn drop(&mut self) {
+        if self.known {
+            self.tx().take_back(); // also after a panic
+        }
         if self.watched {
             self.tx().raw().unwatch();
         }
@@ -252,6 +277,9 @@ impl Drop for Access<'_> {
             } else {
                 self.unfit |= !self.tx().raw().end();
             }
+        }
+        if self.known {
+            self.tx().tenure().finish();
         }
         if !in_slot || self.unfit || self.readers.pool.slots.is_closed_for(self.entry) {
             self.put_away();

@@ -71,6 +71,14 @@ impl Cursor {
     }
 }
 
+impl Cursor {
+    /// The error of a query whose lease is over.
+    pub(super) fn lease_ended(&self) -> crate::error::Error {
+        // SAFETY: the snapshot lives until `drop`.
+        unsafe { self.snapshot.as_ref() }.lease_ended()
+    }
+}
+
 impl Drop for Cursor {
     fn drop(&mut self) {
         self.rows = None;

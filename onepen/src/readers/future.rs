@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Weak;
 use std::task::{Context, Poll, Waker};
@@ -21,9 +21,24 @@ impl Readers {
     /// Runs `f` in a read transaction on a thread of ours. Queued at the first
     /// poll; its deadline counts from there. Dropping the future keeps a queued
     /// read from running and interrupts one that runs.
+    #[track_caller]
     pub(crate) fn read_async<T, F>(
         self: &Arc<Self>,
         ticket: Ticket,
+        f: F,
+    ) -> impl Future<Output = Result<T>> + Send + 'static
+    where
+        F: FnOnce(&ReadTx) -> Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let at = Location::caller();
+        self.read_async_at(ticket, at, f)
+    }
+
+    pub(crate) fn read_async_at<T, F>(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        at: &'static Location<'static>,
         f: F,
     ) -> impl Future<Output = Result<T>> + Send + 'static
     where
@@ -48,6 +63,7 @@ impl Readers {
             let task = Read {
                 ticket,
                 since: Instant::now(),
+                at,
                 f,
                 answer: Arc::clone(&answer),
             };
@@ -127,6 +143,7 @@ pub(super) fn with_token_of_its_own(mut ticket: Ticket) -> (Ticket, CancelOnDrop
 struct Read<F, T> {
     ticket: Ticket,
     since: Instant,
+    at: &'static Location<'static>,
     f: F,
     answer: Arc<Answer<T>>,
 }
@@ -140,11 +157,12 @@ where
         let Self {
             ticket,
             since,
+            at,
             f,
             answer,
         } = *self;
         answer.give(catch_unwind(AssertUnwindSafe(|| {
-            readers.read_since(&ticket, Some(since), f)
+            readers.read_since(&ticket, Some(since), at, f)
         })));
     }
 

@@ -21,6 +21,7 @@
 //! | [`pool`], [`mark`] | transactions that stay open from one read to the next |
 //! | [`raw`] | SQLite's own interface: BEGIN and COMMIT, limits, what is refused |
 //! | [`tx`], [`snapshot`] | what a caller has in hand |
+//! | [`lease`] | who reads for too long, and how that is ended |
 //! | [`stream`], [`cursor`] | large results, a few rows at a time |
 //! | [`future`], [`threads`] | reads for tasks |
 
@@ -28,6 +29,7 @@ mod access;
 mod cursor;
 mod desk;
 mod future;
+pub(crate) mod lease;
 pub(crate) mod mark;
 mod pool;
 mod raw;
@@ -39,12 +41,15 @@ mod tests;
 mod threads;
 mod tx;
 
+use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Params, Row};
 
 use self::access::Access;
+use self::lease::Leases;
+pub use self::lease::{ReadBy, Reading};
 use self::pool::Pool;
 use self::slots::Entry;
 pub use self::snapshot::Snapshot;
@@ -72,10 +77,10 @@ pub(crate) struct Readers {
     spare: Mutex<Vec<ReadTx>>,
     open: Arc<AtomicUsize>,
     /// How many connections without a slot are in use.
-    outside: AtomicUsize,
+    outside: Arc<AtomicUsize>,
     /// The holder of the pen waits until nobody reads.
     awaited: AtomicBool,
-    snapshots: Mutex<Vec<Instant>>,
+    pub(crate) leases: Arc<Leases>,
     threads: Threads,
     /// In which process, as [`crate::fork`] counts.
     born: u32,
@@ -100,14 +105,22 @@ impl Patience for Limits {
 impl Readers {
     pub(crate) fn new(connector: Arc<Connector>) -> Self {
         let count = connector.options.readers.max(1);
+        let outside = Arc::new(AtomicUsize::new(0));
+        let leases = Leases::new(
+            &connector.name,
+            connector.options.reader_lease,
+            connector.options.lease_grace,
+            pool::timer(),
+            &outside,
+        );
         Self {
             pool: Arc::new(Pool::new(count)),
             connector,
             spare: Mutex::new(Vec::new()),
             open: Arc::default(),
-            outside: AtomicUsize::new(0),
+            outside,
             awaited: AtomicBool::new(false),
-            snapshots: Mutex::new(Vec::new()),
+            leases,
             threads: Threads::new(count),
             born: crate::fork::born(),
         }
@@ -115,32 +128,38 @@ impl Readers {
 
     /// Runs `f` in a read transaction.
     #[inline]
+    #[track_caller]
     pub(crate) fn read<T>(
         &self,
         ticket: &Ticket,
         f: impl FnOnce(&ReadTx) -> Result<T>,
     ) -> Result<T> {
-        self.read_since(ticket, None, f)
+        self.read_since(ticket, None, Location::caller(), f)
     }
 
-    /// Like `read`, for a call that began at `since`.
+    /// Like `read`, for a call that was made at `at` and began at `since`.
     #[inline]
     fn read_since<T>(
         &self,
         ticket: &Ticket,
         since: Option<Instant>,
+        at: &'static Location<'static>,
         f: impl FnOnce(&ReadTx) -> Result<T>,
     ) -> Result<T> {
-        let mut access = self.enter(ticket, since)?;
+        let mut access = self.enter(ticket, since, at)?;
         access.begin(ticket)?;
         let tx = access.tx();
-        let answer = tx.whole(f(tx).map_err(|error| tx.explained(error)));
+        tx.lend();
+        let answer = f(tx);
+        tx.take_back();
+        let answer = tx.whole(answer.map_err(|error| tx.explained(error)));
         access.nothing_panicked();
         answer
     }
 
     /// The first row of a single query, in a transaction of its own.
     #[inline]
+    #[track_caller]
     pub(crate) fn query_row<T, P: Params>(
         &self,
         ticket: &Ticket,
@@ -148,7 +167,7 @@ impl Readers {
         params: P,
         f: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        let mut access = self.enter(ticket, None)?;
+        let mut access = self.enter(ticket, None, Location::caller())?;
         access.begin_if_worth_it(ticket)?;
         let answer = access.query_row(ticket, sql, params, f);
         access.nothing_panicked();
@@ -315,7 +334,12 @@ impl Readers {
 
     /// A connection for this thread, with the limits of its call on it.
     #[inline]
-    fn enter(&self, ticket: &Ticket, since: Option<Instant>) -> Result<Access<'_>> {
+    fn enter(
+        &self,
+        ticket: &Ticket,
+        since: Option<Instant>,
+        at: &'static Location<'static>,
+    ) -> Result<Access<'_>> {
         self.check()?;
         let limited = ticket.deadline_is_own || ticket.cancel.is_some();
         let since = if limited {
@@ -331,6 +355,7 @@ impl Readers {
         if access.kept().is_none() {
             access.open(ticket)?;
         }
+        access.begin_use(at, ticket);
         if limited {
             access.watch(ticket)?;
         }
@@ -385,7 +410,7 @@ impl Readers {
             }
             other => other?,
         };
-        ReadTx::new(connection, &self.connector.name, &self.open)
+        ReadTx::new(connection, &self.connector.name, &self.open, &self.leases)
             .map_err(|error| self.connector.context(error.into()))
     }
 

@@ -6,14 +6,14 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ffi};
 
 use super::mark::{CommitMark, Mark};
 use crate::blocks::raw::reset_unfinished;
-use crate::capi::{Control, failure};
+use crate::capi::{Control, failure, run_at};
 use crate::engine::{GiveUp, Patience};
 use crate::error::{Error, ErrorKind, Waited, WaitedFor};
 
@@ -34,7 +34,39 @@ pub(super) struct ReadConnection {
     /// On the heap, because SQLite has a pointer to it.
     guard: Box<Guard>,
     watch: RefCell<Option<Box<Watch>>>,
+    /// Every statement is refused from its first instruction on.
+    refusing: Cell<bool>,
     lease: Lease,
+}
+
+/// What ends a connection's transaction when its owner does not use it.
+pub(super) struct Remote {
+    commit: NonNull<ffi::sqlite3_stmt>,
+    guard: NonNull<Guard>,
+}
+
+// SAFETY: two addresses; whoever follows them (`end`) promises to be alone.
+unsafe impl Send for Remote {}
+// SAFETY: the same.
+unsafe impl Sync for Remote {}
+
+impl Remote {
+    /// Ends the transaction.
+    ///
+    /// # Safety
+    /// The [`ReadConnection`] it is of lives, and nobody uses it until this returns.
+    pub(super) unsafe fn end(&self) {
+        // SAFETY: the caller's promise; both are on the heap, where they stay for as
+        // long as the connection lives.
+        unsafe {
+            self.guard.as_ref().ours.set(true);
+            // A progress handler may come in between, but not twice.
+            if run_at(self.commit) != ffi::SQLITE_OK {
+                run_at(self.commit);
+            }
+            self.guard.as_ref().ours.set(false);
+        }
+    }
 }
 
 /// What is known of a transaction that is left open between two reads.
@@ -47,6 +79,8 @@ struct Lease {
     /// The state that the transaction sees, or that the last read outside of one
     /// saw at least.
     mark: Cell<Option<Mark>>,
+    /// The state that the transaction sees at least.
+    sees: Cell<Option<Mark>>,
     /// The round in which the transaction began.
     round: Cell<u32>,
     /// Somebody had the means to leave a statement running.
@@ -100,6 +134,7 @@ impl ReadConnection {
                 reads: RefCell::new(None),
             }),
             watch: RefCell::new(None),
+            refusing: Cell::new(false),
             lease: Lease::default(),
         };
         // SAFETY: the handle is open; the guard is on the heap, and `drop` takes
@@ -119,6 +154,35 @@ impl ReadConnection {
 
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// To end its transaction from elsewhere.
+    pub(super) fn remote(&self) -> Remote {
+        Remote {
+            commit: self.commit.at(),
+            guard: NonNull::from(&*self.guard),
+        }
+    }
+
+    /// What its transaction sees, and where to look for later commits.
+    pub(super) fn sees(&self) -> (Option<Mark>, Option<CommitMark>) {
+        let commits = self.lease.commits.get().copied().flatten();
+        (self.lease.sees.get(), commits)
+    }
+
+    pub(super) fn is_refusing(&self) -> bool {
+        self.refusing.get()
+    }
+
+    /// Refuses every statement from now on, also those that were prepared before.
+    #[cold]
+    pub(super) fn refuse_all(&self) {
+        if !self.refusing.replace(true) {
+            // SAFETY: the handle is open; `refuse` looks at nothing.
+            unsafe {
+                ffi::sqlite3_progress_handler(self.handle(), 1, Some(refuse), ptr::null_mut());
+            }
+        }
     }
 
     /// Says that statements go to foreign hands.
@@ -160,14 +224,19 @@ impl ReadConnection {
 
     /// Starts a transaction that may be left open at its end.
     pub(super) fn begin_lease(&self, round: u32) -> rusqlite::Result<()> {
-        let before = self.mark_now();
+        let mut before = self.mark_now();
         self.begin()?;
         if self.lease.commits.get().is_none() {
             let _ = self.lease.commits.set(CommitMark::of(&self.connection));
+            // Once more, now that it is known where to look before it.
+            self.end();
+            before = self.mark_now();
+            self.begin()?;
         }
         // A commit between the two looks may or may not be in the snapshot.
         let after = self.mark_now();
         self.lease.mark.set(after.filter(|_| before == after));
+        self.lease.sees.set(before);
         self.lease.round.set(round);
         Ok(())
     }
@@ -226,6 +295,9 @@ impl ReadConnection {
     /// Ends the transaction and whatever still holds on to its snapshot. Says
     /// whether the connection is fit for the next one.
     pub(super) fn end(&self) -> bool {
+        if self.refusing.get() {
+            self.unwatch(); // COMMIT is a statement, too
+        }
         // For a transaction that wrote nothing, COMMIT and ROLLBACK are one.
         let ended = self.run(&self.commit).is_ok();
         if ended && !self.is_reading() {
@@ -310,7 +382,7 @@ impl ReadConnection {
     /// No limits from now on.
     pub(super) fn unwatch(&self) {
         let watch = self.watch.take();
-        if watch.is_some() {
+        if self.refusing.replace(false) || watch.is_some() {
             // SAFETY: the handle is open; this takes the handler away.
             unsafe { ffi::sqlite3_progress_handler(self.handle(), 0, None, ptr::null_mut()) };
         }
@@ -374,6 +446,11 @@ impl Drop for ReadConnection {
             ffi::sqlite3_set_authorizer(self.handle(), None, ptr::null_mut());
         }
     }
+}
+
+/// A progress handler that interrupts.
+unsafe extern "C" fn refuse(_: *mut c_void) -> c_int {
+    1
 }
 
 /// SQLite's progress handler: anything but 0 interrupts.

@@ -385,6 +385,11 @@ impl Slots {
         served
     }
 
+    /// The token of this thread.
+    pub(super) fn here() -> u64 {
+        HERE.with(Here::token)
+    }
+
     /// How many wait in line.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
@@ -409,7 +414,8 @@ impl Slots {
     }
 
     /// Lets nobody start to read, and waits at most so long for those who do;
-    /// then has each slot that is free to itself for a moment.
+    /// then has each slot that is free to itself for a moment, unless they are
+    /// closed.
     pub(crate) fn hold(&self, at_most: Duration, mut each: impl FnMut(usize)) -> Held<'_> {
         let token = HERE.with(Here::token);
         let mut line = lock(&self.line);
@@ -418,7 +424,9 @@ impl Slots {
         let until = Instant::now().checked_add(at_most);
         let line = self.wait_until_empty(line, token, until);
         for (index, slot) in self.slots.iter().enumerate() {
-            if slot.owner() == 0 {
+            // What is free once it is closed belongs to `close`, which empties it
+            // without the lock.
+            if slot.owner() == 0 && !line.closed {
                 // Nobody takes it: the flag is up, and the lock is ours.
                 each(index);
             }

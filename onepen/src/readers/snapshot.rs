@@ -2,14 +2,15 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::panic::Location;
 use std::time::{Duration, Instant};
 
-use super::slots::Entry;
-use super::{ReadTx, Readers, limits};
+use super::slots::{Entry, Slots};
+use super::{ReadBy, ReadTx, Readers, limits};
 use crate::engine::Patience;
 use crate::error::{Result, WaitedFor};
 use crate::pen::{gave_up, job::Ticket};
-use crate::sync::{Arc, Ordering, lock};
+use crate::sync::Arc;
 
 /// One committed state of the database, for as long as you keep it.
 ///
@@ -23,7 +24,8 @@ use crate::sync::{Arc, Ordering, lock};
 ///
 /// While it lives the write-ahead log cannot be reset, so the log grows with
 /// every write: [`Stats::wal_pinned_for`](crate::Stats::wal_pinned_for) shows it.
-/// Dropping it ends it.
+/// Dropping it ends it, and so may its [lease](crate::Options::reader_lease): then
+/// every later use says so ([`ErrorKind::LeaseEnded`](crate::ErrorKind::LeaseEnded)).
 pub struct Snapshot {
     tx: Option<ReadTx>,
     since: Instant,
@@ -32,15 +34,17 @@ pub struct Snapshot {
 
 impl Readers {
     /// Takes a snapshot now.
+    #[track_caller]
     pub(crate) fn snapshot(self: &Arc<Self>, ticket: &Ticket) -> Result<Snapshot> {
         let since = Instant::now();
-        self.snapshot_since(ticket, since)
+        self.snapshot_since(ticket, since, Location::caller())
     }
 
     pub(super) fn snapshot_since(
         self: &Arc<Self>,
         ticket: &Ticket,
         since: Instant,
+        at: &'static Location<'static>,
     ) -> Result<Snapshot> {
         self.check()?;
         // A turn among the readers, only for the moment in which it begins: so
@@ -58,22 +62,30 @@ impl Readers {
         } else {
             Ok(())
         };
-        let begun = begun.and_then(|()| self.begin_outside(ticket, since));
+        let begun = begun.and_then(|()| self.begin_outside(ticket, since, at));
         self.pool.slots.leave(entry);
         begun
     }
 
-    fn begin_outside(self: &Arc<Self>, ticket: &Ticket, since: Instant) -> Result<Snapshot> {
+    fn begin_outside(
+        self: &Arc<Self>,
+        ticket: &Ticket,
+        since: Instant,
+        at: &'static Location<'static>,
+    ) -> Result<Snapshot> {
         if let Some(why) = limits(ticket, since).exhausted() {
             let waited = crate::error::Waited::new(WaitedFor::Reader, since.elapsed());
             return Err(self.connector.context(gave_up(why, waited)));
         }
         let tx = self.connection(ticket, since)?;
-        self.retry(ticket, since, || tx.raw().begin())
+        let tenure = tx.tenure();
+        tenure.begin(ReadBy::Snapshot, Slots::here(), at, ticket.label.as_ref());
+        self.retry(ticket, since, || tx.raw().begin_lease(0))
             .map_err(|error| self.connector.context(error))?;
         let begun = Instant::now();
-        lock(&self.snapshots).push(begun);
-        self.outside.fetch_add(1, Ordering::Relaxed);
+        tenure.counts();
+        tx.pins();
+        tx.lend();
         Ok(Snapshot {
             tx: Some(tx),
             since: begun,
@@ -83,7 +95,9 @@ impl Readers {
 
     /// How long the oldest snapshot has been pinning the log.
     pub(crate) fn oldest_snapshot(&self) -> Option<Duration> {
-        lock(&self.snapshots).iter().min().map(Instant::elapsed)
+        let reading = self.leases.reading(Instant::now());
+        let mut snapshots = reading.iter().filter(|it| it.by != ReadBy::Closure);
+        snapshots.next().map(|oldest| oldest.since)
     }
 }
 
@@ -91,6 +105,12 @@ impl Snapshot {
     /// How long ago it was taken.
     pub fn age(&self) -> Duration {
         self.since.elapsed()
+    }
+
+    /// It is a backup's, which has limits of its own.
+    pub(crate) fn without_lease(self) -> Self {
+        self.tenure().is_of_a_backup();
+        self
     }
 }
 
@@ -110,14 +130,11 @@ impl Drop for Snapshot {
             std::mem::forget(tx);
             return;
         }
+        tx.take_back();
         tx.raw().unwatch();
         let fit = tx.raw().end();
-        self.readers.outside.fetch_sub(1, Ordering::Release);
-        let mut snapshots = lock(&self.readers.snapshots);
-        if let Some(place) = snapshots.iter().position(|&since| since == self.since) {
-            snapshots.swap_remove(place);
-        }
-        drop(snapshots);
+        tx.tenure().counts_no_more();
+        tx.tenure().finish();
         if fit {
             self.readers.put_away(tx);
         }

@@ -9,8 +9,9 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::pin::Pin;
+use std::sync::Weak;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use rusqlite::Row;
 
 use super::cursor::Cursor;
 use super::future::{CancelOnDrop, wake, with_token_of_its_own};
+use super::lease::Ends;
 use super::threads::{Sweep, Task, given_up};
 use super::{Limits, Readers, limits, wait_limits};
 use crate::error::{Error, Result};
@@ -79,6 +81,8 @@ trait Produce<T>: Send {
     fn next(&mut self, readers: &Arc<Readers>) -> Option<Result<T>>;
     /// How long it waits for a thread to go on.
     fn wait_limits(&self, queued: Instant) -> Limits;
+    /// Ends the query, whose lease is over: that is its next row.
+    fn end(&mut self);
 }
 
 struct Query<P, F> {
@@ -88,6 +92,9 @@ struct Query<P, F> {
     params: Option<P>,
     cursor: Option<Cursor>,
     map: F,
+    at: &'static Location<'static>,
+    stream: Weak<dyn Ends>,
+    ended: Option<Error>,
 }
 
 impl<T, P, F> Produce<T> for Query<P, F>
@@ -96,6 +103,9 @@ where
     F: FnMut(&Row<'_>) -> rusqlite::Result<T> + Send,
 {
     fn next(&mut self, readers: &Arc<Readers>) -> Option<Result<T>> {
+        if let Some(ended) = self.ended.take() {
+            return Some(Err(ended));
+        }
         if let Some(params) = self.params.take() {
             match self.start(readers, params) {
                 Ok(cursor) => self.cursor = Some(cursor),
@@ -112,11 +122,19 @@ where
             wait_limits(&self.ticket, queued)
         }
     }
+
+    fn end(&mut self) {
+        if let Some(cursor) = self.cursor.take() {
+            self.ended = Some(cursor.lease_ended());
+        }
+    }
 }
 
 impl<P: Sent, F> Query<P, F> {
     fn start(&self, readers: &Arc<Readers>, params: P) -> Result<Cursor> {
-        let snapshot = readers.snapshot_since(&self.ticket, self.since)?;
+        let snapshot = readers.snapshot_since(&self.ticket, self.since, self.at)?;
+        snapshot.keep(); // its query runs until it is dropped
+        snapshot.tenure().is_of_a_stream(Weak::clone(&self.stream));
         let limits = limits(&self.ticket, self.since);
         snapshot.raw().watch(Box::new(limits), self.since);
         Cursor::new(snapshot, &self.sql, params)
@@ -125,6 +143,7 @@ impl<P: Sent, F> Query<P, F> {
 
 impl Readers {
     /// The rows of a query as they are asked for.
+    #[track_caller]
     pub(crate) fn stream<T, P, F>(
         self: &Arc<Self>,
         ticket: Ticket,
@@ -139,23 +158,30 @@ impl Readers {
     {
         let callers = ticket.cancel.clone();
         let (ticket, query) = with_token_of_its_own(ticket);
-        let source = Box::new(Query {
-            ticket,
-            since: Instant::now(),
-            sql: sql.into(),
-            params: Some(params),
-            cursor: None,
-            map,
-        });
-        let shared = Arc::new(Shared {
-            readers: Arc::clone(self),
-            state: Mutex::new(State {
-                source: Source::Here(source),
-                buffer: VecDeque::new(),
-                waker: None,
-            }),
-            filled: Condvar::new(),
-            query,
+        let at = Location::caller();
+        let sql = sql.into();
+        let shared = Arc::new_cyclic(|shared: &Weak<Shared<T>>| {
+            let source = Box::new(Query {
+                ticket,
+                since: Instant::now(),
+                sql,
+                params: Some(params),
+                cursor: None,
+                map,
+                at,
+                stream: Weak::clone(shared) as _,
+                ended: None,
+            });
+            Shared {
+                readers: Arc::clone(self),
+                state: Mutex::new(State {
+                    source: Source::Here(source),
+                    buffer: VecDeque::new(),
+                    waker: None,
+                }),
+                filled: Condvar::new(),
+                query,
+            }
         });
         if let Some(callers) = callers {
             callers.watch(Box::new(Sweep {
@@ -222,6 +248,20 @@ impl<T> Shared<T> {
                 state.source = other;
                 None
             }
+        }
+    }
+}
+
+impl<T: Send> Ends for Shared<T> {
+    /// What is in the buffer is still told.
+    fn end(&self) -> bool {
+        match &mut lock(&self.state).source {
+            Source::Here(source) => {
+                source.end();
+                true
+            }
+            Source::Away => false,
+            Source::Ended => true,
         }
     }
 }

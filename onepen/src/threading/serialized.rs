@@ -36,6 +36,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, InterruptHandle, ffi};
 
 use super::{ThreadingMode, process, raw};
+use crate::blocks::raw::close;
 use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
 
 /// A connection in serialized mode, for any number of threads.
@@ -191,9 +192,11 @@ impl Drop for Serialized {
     fn drop(&mut self) {
         // Closing in a forked child would remove the parent's log.
         if crate::fork::check(self.born).is_ok() {
-            // SAFETY: dropped once, here; nobody is in a section, because a
-            // section borrows `self`.
-            unsafe { ManuallyDrop::drop(&mut self.connection) };
+            // SAFETY: taken once, here; nobody is in a section, because a section
+            // borrows `self`.
+            let connection = unsafe { ManuallyDrop::take(&mut self.connection) };
+            // Also over a statement that a section has forgotten.
+            close(connection);
         }
     }
 }

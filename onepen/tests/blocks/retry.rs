@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use onepen::blocks::{Class, Deferred, Immediate, Retry, Schedule, Transactions, Wait};
 use onepen::{CancelToken, Error, ErrorKind};
-use rusqlite::Connection;
+use rusqlite::{Connection, ffi};
 
 use crate::common::until;
 use crate::{Home, number};
@@ -243,6 +243,58 @@ fn a_table_locked_in_a_shared_cache_has_a_class_of_its_own() {
         })
         .unwrap();
     assert_eq!((tries, rows), (2, 1));
+}
+
+unsafe extern "C" {
+    fn sqlite3_prepare(
+        connection: *mut ffi::sqlite3,
+        sql: *const std::ffi::c_char,
+        length: std::ffi::c_int,
+        statement: *mut *mut ffi::sqlite3_stmt,
+        rest: *mut *const std::ffi::c_char,
+    ) -> std::ffi::c_int;
+}
+
+/// SQLite's first interface, which older bindings use, does not prepare a statement
+/// again when the schema has changed.
+#[test]
+fn a_statement_prepared_for_an_older_schema_is_repeated() {
+    let home = Home::new();
+    let (connection, other) = (home.connect(), home.connect());
+    let prepare = || {
+        let mut statement = std::ptr::null_mut();
+        // SAFETY: a live connection, a text of the length given, a place for the
+        // statement, which does not outlive the connection.
+        let code = unsafe {
+            let (sql, none) = (c"SELECT count(*) FROM t".as_ptr(), std::ptr::null_mut());
+            sqlite3_prepare(connection.handle(), sql, -1, &raw mut statement, none)
+        };
+        assert_eq!(code, ffi::SQLITE_OK);
+        statement
+    };
+    let old = prepare();
+    other
+        .execute_batch("ALTER TABLE t ADD COLUMN more")
+        .unwrap();
+    let mut met = Vec::new();
+    let found = quick().statement(&connection, |connection| {
+        let statement = if met.is_empty() { old } else { prepare() };
+        // SAFETY: each statement is stepped once and then finalised, which tells
+        // the step's error.
+        let (step, code) = unsafe {
+            (
+                ffi::sqlite3_step(statement),
+                ffi::sqlite3_finalize(statement),
+            )
+        };
+        let refused = || rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+        // As a binding does on such an error, so that the next one is prepared anew.
+        connection.query_row("SELECT count(*) FROM t", (), |_| Ok(()))?;
+        met.push(Class::of_code(code));
+        (step == ffi::SQLITE_ROW).then_some(()).ok_or_else(refused)
+    });
+    found.unwrap();
+    assert_eq!(met, [Some(Class::Schema), None]);
 }
 
 #[test]

@@ -324,6 +324,25 @@ fn a_closure_of_ten_thousand_different_statements_may_have_changed_any_table() {
     assert_eq!(change.tables().names().collect::<Vec<_>>(), ["plain"]);
 }
 
+/// Each in a transaction of its own: more than are remembered.
+#[test]
+fn of_ever_new_statements_each_is_known() {
+    let scene = Scene::with(quick(), SCHEMA);
+    let mut changes = scene.db.changes().unwrap();
+    for n in 0..4_200 {
+        scene
+            .db
+            .execute(&format!("INSERT INTO plain(n) VALUES ({n})"), ())
+            .unwrap();
+        let change = changes.try_next().unwrap();
+        assert_eq!(
+            change.tables().names().collect::<Vec<_>>(),
+            ["plain"],
+            "{n}"
+        );
+    }
+}
+
 #[test]
 fn a_listener_that_comes_while_a_closure_runs_is_told_of_its_commit() {
     let scene = Scene::with(options(), SCHEMA);

@@ -251,4 +251,16 @@ fn opening_a_file_that_is_open_drops_none_of_its_locks() {
         String::from_utf8_lossy(&output.stderr)
     );
     hold.release();
+    // While somebody writes, that lock (it is on the shared memory) hides what
+    // became of the one on the file itself, which says that somebody has it open.
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let file = format!(":{} ", std::fs::metadata(scene.path()).unwrap().ino());
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        assert!(
+            locks.lines().any(|lock| lock.contains(&file)),
+            "no lock on the file is left"
+        );
+    }
 }

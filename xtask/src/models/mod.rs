@@ -5,12 +5,12 @@
 //! Each model is a build of its own (`--cfg onepen_loom`, `--cfg
 //! onepen_shuttle`) with a target directory of its own, so that going back and
 //! forth rebuilds nothing. The scenarios are in `onepen/src/models`; `suite`
-//! runs them and reads what they print, `planted` breaks a copy of the library
-//! one bug at a time.
+//! runs them and reads what they print, [`planted`](crate::planted) breaks a copy
+//! of the library one bug at a time.
 
-mod planted;
-mod suite;
+pub mod suite;
 
+use crate::planted;
 use suite::{Model, Report, Strength};
 
 /// Anything that ends the whole run, in a sentence.
@@ -50,7 +50,13 @@ pub fn main(words: Vec<String>) -> Result<(), Failure> {
         return Ok(());
     };
     if options.planted {
-        return planted::run(options.filter.as_deref());
+        planted::run(&planted::Wanted {
+            only: options.filter,
+            quick: options.strength == Strength::Quick,
+            only_models: true,
+            json: false,
+        })?;
+        return Ok(());
     }
     let mut reports = Vec::new();
     for model in [Model::Loom, Model::Shuttle] {

@@ -7,7 +7,21 @@ use std::time::{Duration, Instant};
 
 use super::Failure;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Tests that are built into one program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tests {
+    pub package: &'static str,
+    /// In its `tests`; `None` is the library itself.
+    pub target: Option<&'static str>,
+}
+
+/// The scenarios.
+const SCENARIOS: Tests = Tests {
+    package: "onepen",
+    target: None,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Model {
     /// No model: std's threads and the machine's own schedules.
     Plain,
@@ -61,25 +75,22 @@ impl Model {
         }
     }
 
-    /// Builds the library's tests under this model, and says where they are.
-    /// `root` is the workspace, `target` where everyday work builds.
+    /// Builds `tests` under this model, and says where they are. `root` is the
+    /// workspace, `target` where everyday work builds.
     ///
     /// Flags change what every dependency is built with, so each model keeps
     /// its results apart from those of everyday work.
-    pub fn build(self, root: &Path, target: &Path) -> Result<PathBuf, Failure> {
+    pub fn build(self, root: &Path, target: &Path, tests: Tests) -> Result<PathBuf, Failure> {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo
-            .args([
-                "test",
-                "--quiet",
-                "--package",
-                "onepen",
-                "--lib",
-                "--no-run",
-            ])
+            .args(["test", "--quiet", "--no-run", "--package", tests.package])
             .arg("--message-format=json-render-diagnostics")
             .current_dir(root)
             .stdin(Stdio::null());
+        match tests.target {
+            None => cargo.arg("--lib"),
+            Some(name) => cargo.args(["--test", name]),
+        };
         let target = match self {
             Self::Plain => target.to_path_buf(),
             Self::Loom | Self::Shuttle => target.join("models").join(self.name()),
@@ -109,7 +120,7 @@ impl Model {
         String::from_utf8_lossy(&built.stdout)
             .lines()
             .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-            .filter(|message| message["target"]["name"] == "onepen")
+            .filter(|message| message["profile"]["test"] == true)
             .find_map(|message| message["executable"].as_str().map(PathBuf::from))
             .ok_or_else(|| "cargo built no tests".into())
     }
@@ -131,7 +142,7 @@ pub fn run(
     let root = root()?;
     let since = Instant::now();
     eprintln!("{}: building …", model.name());
-    let mut tests = Command::new(model.build(&root, &root.join("target"))?);
+    let mut tests = Command::new(model.build(&root, &root.join("target"), SCENARIOS)?);
     match (model, strength) {
         (Model::Loom, Strength::Long) => drop(tests.env("ONEPEN_MODEL_PREEMPTIONS", "4")),
         (Model::Shuttle, Strength::Quick) => drop(tests.env("ONEPEN_MODEL_PERCENT", "10")),
@@ -227,7 +238,13 @@ pub fn watch(
                 break Some(status.success());
             }
             if since.elapsed() > limit {
-                child.kill()?;
+                // With whomever it has started, if it leads a group: they have the
+                // pipe, too.
+                #[cfg(unix)]
+                let _ = Command::new("kill")
+                    .args(["-9", "--", &format!("-{}", child.id())])
+                    .status();
+                let _ = child.kill();
                 child.wait()?;
                 break None;
             }

@@ -14,6 +14,7 @@ use crate::file::TempHome;
 use crate::options::{Journal, Options};
 use crate::params::Parameters;
 
+mod leases;
 mod pins;
 mod reading;
 mod streams;

@@ -1,6 +1,7 @@
 //! Reads for tasks.
 
 use super::*;
+use crate::pen::WhenFull;
 
 /// An asynchronous read that occupies its thread until told to end.
 fn occupy(db: &Fixture) -> (Sender<()>, impl Future<Output = Result<()>>) {
@@ -56,6 +57,29 @@ fn more_tasks_than_threads_are_served_in_order() {
         order.try_iter().collect::<Vec<_>>(),
         (0..20).collect::<Vec<_>>()
     );
+}
+
+#[test]
+fn a_full_queue_refuses_a_read_when_that_was_chosen() {
+    let db = Fixture::with(
+        Options::new()
+            .readers(1)
+            .queue(2, 1 << 20, WhenFull::Refuse),
+    );
+    let (end, first) = occupy(&db);
+    let queue = || Box::pin(db.readers.read_async(patient(), |_| Ok(())));
+    let mut queued = [queue(), queue()];
+    for read in &mut queued {
+        assert!(poll_once(read.as_mut()).is_pending());
+    }
+    let refused = block_on(queue()).expect_err("there is room for two");
+    assert_eq!(refused.kind(), ErrorKind::QueueFull);
+    end.send(()).expect("the read listens");
+    block_on(first).expect("a read");
+    for read in queued {
+        block_on(read).expect("a read");
+    }
+    block_on(queue()).expect("there is room again");
 }
 
 #[test]

@@ -1,0 +1,1 @@
+"""``ENGINE = "onepen.django"``: see :mod:`onepen.django.base`."""

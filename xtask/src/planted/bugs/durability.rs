@@ -1,0 +1,112 @@
+//! What has to be on the disk, and what is said when it may not be.
+
+use crate::planted::{Bug, test, unit};
+
+const CONNECTION: &str = "onepen/src/connection.rs";
+const CHECKPOINT: &str = "onepen/src/checkpoint.rs";
+const TRANSACTION: &str = "onepen/src/blocks/transaction.rs";
+const RETRY: &str = "onepen/src/blocks/retry.rs";
+
+pub(super) const BUGS: &[Bug] = &[
+    Bug {
+        what: "NORMAL instead of FULL",
+        file: CONNECTION,
+        changes: &[(
+            "(_, Durability::Full, _) | (_, Durability::Normal, Journal::Rollback) => \"FULL\",",
+            "(_, Durability::Normal, Journal::Rollback) => \"FULL\",\n            (_, Durability::Full, _) => \"NORMAL\",",
+        )],
+        by: test(
+            "faults",
+            "a_failed_flush_of_a_lone_write_is_unknown_and_is_not_retried",
+        ),
+    },
+    Bug {
+        what: "a failed flush is told as not committed",
+        file: TRANSACTION,
+        changes: &[(
+            "        | ffi::SQLITE_FULL\n",
+            "        | ffi::SQLITE_FULL\n        | ffi::SQLITE_IOERR\n",
+        )],
+        by: test(
+            "faults",
+            "a_failed_flush_is_unknown_because_a_crash_may_bring_the_group_back",
+        ),
+    },
+    Bug {
+        what: "a full disk is told as unknown",
+        file: TRANSACTION,
+        changes: &[("        | ffi::SQLITE_FULL\n", "")],
+        by: test("faults", "a_full_disk_at_commit_is_not_committed"),
+    },
+    Bug {
+        what: "a write of unknown outcome may be retried",
+        file: RETRY,
+        changes: &[(
+            "Outcome::Committed | Outcome::Unknown => None,",
+            "Outcome::Committed => None,\n            Outcome::Unknown => Self::of(error.sqlite()?),",
+        )],
+        by: unit("blocks::retry::tests::an_unknown_outcome_has_no_class_and_is_never_repeated"),
+    },
+    Bug {
+        what: "a checkpoint flushes nothing",
+        file: CHECKPOINT,
+        changes: &[(
+            "        if self.connector.volatile {\n            return Ok(());",
+            "        if !self.connector.volatile {\n            return Ok(());",
+        )],
+        by: test(
+            "faults",
+            "what_was_copied_back_is_flushed_though_the_log_cannot_be_reset_yet",
+        ),
+    },
+    Bug {
+        what: "a failing checkpoint is not tried again",
+        file: CHECKPOINT,
+        changes: &[(
+            "Ok(Tried::Pinned) | Err(_) => Some(longer()),",
+            "Ok(Tried::Pinned) => Some(longer()),\n                Err(_) => return,",
+        )],
+        by: test(
+            "faults",
+            "a_failing_checkpoint_fails_no_write_and_is_tried_again",
+        ),
+    },
+    Bug {
+        what: "a pinned log is not tried again",
+        file: CHECKPOINT,
+        changes: &[(
+            "Ok(Tried::Pinned) | Err(_) => Some(longer()),",
+            "Ok(Tried::Pinned) => return,\n                Err(_) => Some(longer()),",
+        )],
+        by: test(
+            "lifecycle",
+            "checkpoints::a_reader_that_pins_the_log_is_shown_and_the_log_is_reset_when_it_ends",
+        ),
+    },
+    Bug {
+        what: "readers are not held for a reset",
+        file: CHECKPOINT,
+        changes: &[(
+            "let hold = self.readers.hold(hold_readers);",
+            "let hold = self.readers.hold(hold_readers * 0);",
+        )],
+        by: test(
+            "checkpoint",
+            "the_log_is_reset_under_a_constant_writer_and_overlapping_readers",
+        ),
+    },
+    Bug {
+        what: "a checkpoint waits for readers with the pen in hand",
+        file: CHECKPOINT,
+        changes: &[(
+            "let hold = self.readers.hold(hold_readers);",
+            "let mut held = None;\n        self.pen.write(&Ticket::default(), Kind::Maintenance, |_| {\n            \
+                 held = Some(self.readers.hold(hold_readers));\n            Ok(())\n        })?;\n        \
+                 let hold = held.unwrap();",
+        )],
+        by: test(
+            "checkpoint",
+            "a_write_does_not_wait_while_a_checkpoint_waits_for_a_read",
+        ),
+    },
+];

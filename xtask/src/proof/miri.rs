@@ -1,0 +1,134 @@
+//! The part of the project that calls no C, interpreted by Miri: undefined
+//! behaviour, data races under weak memory, and leaks, in several schedules.
+//!
+//! What runs: the pen over the fake engine with its borrowed closures
+//! (`pen/borrowed`, the one place of the pen with `unsafe`), the slots of the
+//! readers and the line of the blocks; the gate's page and its text, as bytes;
+//! and the history checkers on a few histories. Miri runs no C, so nothing in
+//! which SQLite takes part.
+
+use std::process::{Command, Stdio};
+
+use super::{Ask, Failure, Figures, Strength, root};
+
+struct Part {
+    package: &'static str,
+    /// As `cargo miri test` selects what to build.
+    target: &'static [&'static str],
+    filters: &'static [&'static str],
+    /// The longest of the short form.
+    quick: &'static [&'static str],
+}
+
+const PARTS: &[Part] = &[
+    Part {
+        package: "onepen",
+        target: &["--lib"],
+        filters: &[
+            "models::handover",
+            "models::crowd",
+            "models::groups",
+            "models::line",
+            "models::slots",
+            "models::turns",
+        ],
+        quick: &["models::handover", "models::slots", "models::turns"],
+    },
+    Part {
+        package: "onepen-lock",
+        target: &["--lib"],
+        filters: &[
+            "gate::layout",
+            "gate::observer",
+            "gate::text",
+            "holders::bytes",
+            "holders::table",
+        ],
+        quick: &["gate::layout", "gate::observer", "gate::text"],
+    },
+    Part {
+        package: "onepen-check",
+        target: &["--test", "serial", "--test", "append"],
+        filters: &["every_planted_anomaly"],
+        quick: &[],
+    },
+];
+
+/// What starts the process's timer thread, which never ends: a leak to Miri.
+const SKIPPED: &[&str] = &["a_deadline_and_a_permit_that_comes_back"];
+
+/// `cargo xtask proof miri`.
+pub fn run(ask: &Ask) -> Result<Figures, Failure> {
+    if let Some(word) = ask.words.first() {
+        return Err(format!("`{word}` is not known here").into());
+    }
+    let seeds = match ask.strength {
+        Strength::Quick => 1,
+        Strength::Usual => 8,
+        Strength::Long => 64,
+    };
+    let first = ask.seed.unwrap_or(0);
+    let mut passed = 0;
+    for part in PARTS {
+        let filters = match ask.strength {
+            Strength::Quick => part.quick,
+            Strength::Usual | Strength::Long => part.filters,
+        };
+        if !filters.is_empty() {
+            passed += one(part, filters, first, seeds)?;
+        }
+    }
+    Ok(Figures(vec![
+        ("tests", passed.to_string()),
+        ("schedules of each", seeds.to_string()),
+    ]))
+}
+
+fn one(part: &Part, filters: &[&str], first: u64, seeds: u64) -> Result<u64, Failure> {
+    let Part {
+        package, target, ..
+    } = part;
+    let directory = root().join("target").join("proof").join("miri");
+    let flags = format!(
+        "-Zmiri-disable-isolation -Zmiri-permissive-provenance -Zmiri-many-seeds={first}..{}",
+        first + seeds
+    );
+    // Not through `$CARGO`, which is the one of another toolchain.
+    let mut cargo = Command::new("cargo");
+    cargo
+        .current_dir(root())
+        .args(["+nightly", "miri", "test", "--package", package])
+        .args(*target)
+        .arg("--")
+        .args(filters);
+    for skipped in SKIPPED {
+        cargo.args(["--skip", skipped]);
+    }
+    let output = cargo
+        .env("MIRIFLAGS", flags)
+        .env("PROPTEST_CASES", "2")
+        .env("CARGO_TARGET_DIR", &directory)
+        .env("CARGO_BUILD_BUILD_DIR", &directory)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| format!("cargo +nightly does not start: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    print!("{said}");
+    if !output.status.success() {
+        return Err(format!(
+            "{package}: Miri found something, or is not there \
+             (rustup component add --toolchain nightly miri rust-src)"
+        )
+        .into());
+    }
+    let passed: u64 = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("test result: ok. ")?.split(' ').next())
+        .filter_map(|number| number.parse::<u64>().ok())
+        .sum();
+    if passed == 0 {
+        return Err(format!("{package}: no test was interpreted").into());
+    }
+    Ok(passed)
+}
