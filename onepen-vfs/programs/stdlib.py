@@ -24,11 +24,13 @@ count = itertools.count(1)
 def transaction():
     connection.execute("BEGIN")
     (n,) = connection.execute("SELECT n FROM counter WHERE id = 1").fetchone()
-    if next(count) % every == 0:
+    writes = next(count) % every == 0
+    if writes:
         connection.execute("UPDATE counter SET n = ? WHERE id = 1", (n + 1,))
     connection.commit()
     if pause:
         time.sleep(pause)
+    return writes
 
 
 if "seconds" in given:

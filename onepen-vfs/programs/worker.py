@@ -30,15 +30,16 @@ class Count:
         self.began = time.perf_counter()
 
     def transaction(self, run):
-        """Runs a transaction that ends itself; True if it did."""
+        """Runs a transaction that ends itself; True if it did. One that says `False`
+        has written nothing, and is not counted."""
         began = time.perf_counter()
         try:
-            run()
+            wrote = run()
         except Exception as error:  # each library has classes of its own
             self.failed(error)
             committed = False
         else:
-            self.done += 1
+            self.done += wrote is not False
             committed = True
         self.times.append(time.perf_counter() - began)
         return committed
