@@ -51,14 +51,18 @@ pub fn shown(sql: &str) -> String {
             &rest[end..]
         };
     }
-    while out.contains("?, ?") || out.contains("?,?") {
-        out = out
-            .replace("?, ?", "?…")
-            .replace("?,?", "?…")
-            .replace("?…, ?", "?…")
-            .replace("?…,?", "?…");
-        out = out.replace("?……", "?…");
+    // Lists are alike, however long.
+    const LIST: &str = "\u{1}";
+    out = out.replace(LIST, "");
+    out = out.replace(", ?", ",?").replace("?,?", LIST);
+    let shorter = |text: &str| {
+        let text = text.replace(&format!("{LIST},?"), LIST);
+        text.replace(&format!("{LIST},{LIST}"), LIST)
+    };
+    while shorter(&out) != out {
+        out = shorter(&out);
     }
+    let out = out.replace(LIST, "?…").replace(",?", ", ?");
     let out = out.trim().trim_end_matches(';').trim_end();
     match out.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &out[..end]),
