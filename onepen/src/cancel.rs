@@ -90,6 +90,12 @@ impl CancelToken {
         watchers.push(watcher);
     }
 
+    /// How many calls it remembers.
+    #[cfg(test)]
+    pub(crate) fn watchers(&self) -> usize {
+        lock(&self.inner.watchers).len()
+    }
+
     /// Wakes `sleeper` when it is cancelled. Its own check of `is_cancelled` must
     /// come after.
     pub(crate) fn nudge<T: Sleeps + 'static>(&self, sleeper: &Arc<T>) {

@@ -244,7 +244,8 @@ fn refuse_read_only(connection: &Connection) -> rusqlite::Result<()> {
     Err(rusqlite::Error::SqliteFailure(
         ffi::Error::new(ffi::SQLITE_READONLY),
         Some(
-            "the file could be opened for reading only: this user may not write to it, or there              was no descriptor left; a program that only reads says so with `Options::read_only`"
+            "the file could be opened for reading only: this user may not write to it, or there \
+             was no descriptor left; a program that only reads says so with `Options::read_only`"
                 .to_owned(),
         ),
     ))

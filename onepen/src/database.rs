@@ -3,16 +3,17 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::blocks::permit::Turns;
 use crate::call::Call;
-use crate::changes::Changes;
 use crate::changes::hub::{Hub, LOOK, Look};
+use crate::changes::token::Known;
+use crate::changes::{Changes, CommitAddress};
 use crate::checkpoint::Checkpointer;
 use crate::connection::{Connector, Role};
 use crate::engine::Until;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::file::TempHome;
 use crate::gate::{Others, Queue};
 #[cfg(feature = "tracing")]
@@ -28,6 +29,9 @@ use crate::sync::{AtomicBool, Ordering};
 use crate::trace::span;
 use crate::tx::{About, WriteTx, as_member};
 use crate::wal::WalLevel;
+
+/// How long after a commit its note may come.
+const NOTE_COMES_WITHIN: Duration = Duration::from_millis(100);
 
 /// A handle to one SQLite database, for any number of threads and tasks.
 ///
@@ -256,6 +260,9 @@ impl Shared {
             Arc::clone(&others.write_lock),
         );
         others.and_here(Arc::downgrade(&pen) as Weak<dyn Queue>);
+        if let Some(gate) = &others.notes {
+            shared.hub.read_notes(gate);
+        }
         pen.stand_in_line(turns);
         pen.call_it(&connector.name);
         #[cfg(feature = "tracing")]
@@ -340,6 +347,43 @@ impl Shared {
             });
             Some(look)
         })
+    }
+
+    /// Waits for the commit of another process.
+    pub(crate) fn wait_for(
+        &self,
+        address: &CommitAddress,
+        at_most: Duration,
+    ) -> Result<Option<Outcome>> {
+        crate::fork::check(self.born)?;
+        let Some(gate) = self.hub.notes() else {
+            return Ok(None);
+        };
+        let _waiting = self.hub.wait_for_notes();
+        let since = Instant::now();
+        // Its writer leaves the note right after the commit.
+        let mut missing: Option<Instant> = None;
+        loop {
+            let Some(now) = self.hub.now(&self.connector)? else {
+                return Ok(None);
+            };
+            match address.look(gate, now) {
+                Known::Outcome(outcome) => return Ok(Some(outcome)),
+                Known::Never => return Ok(None),
+                Known::NoNote => {
+                    let since = *missing.get_or_insert_with(Instant::now);
+                    if since.elapsed() > NOTE_COMES_WITHIN {
+                        return Ok(None);
+                    }
+                }
+                Known::NotYet => {}
+            }
+            let left = at_most.saturating_sub(since.elapsed());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            crate::sync::pause(left.min(Duration::from_millis(1)));
+        }
     }
 
     /// Migrations of a second opener, on the connection that is there.

@@ -107,6 +107,8 @@ pub(crate) struct Others {
     /// Why there is no place in the queue between processes.
     pub(crate) alone_because: Option<Arc<str>>,
     here: OnceLock<Weak<dyn Queue>>,
+    /// Where members leave notes for each other.
+    pub(crate) notes: Option<Gate>,
 }
 
 impl Others {
@@ -116,14 +118,16 @@ impl Others {
             write_lock: Arc::new(Alone),
             alone_because: Some(because.into()),
             here: OnceLock::new(),
+            notes: None,
         }
     }
 
     /// Those at the gate of the database at `path`.
     pub(crate) fn at_gate(path: &Path, name: &str) -> Self {
         match AtGate::join(path, name) {
-            Ok(gate) => Self {
-                write_lock: Arc::new(gate),
+            Ok(at_gate) => Self {
+                notes: Some(at_gate.gate.clone()),
+                write_lock: Arc::new(at_gate),
                 alone_because: None,
                 here: OnceLock::new(),
             },

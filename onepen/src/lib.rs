@@ -214,7 +214,7 @@ mod wal;
 
 pub use call::{Call, Submitted};
 pub use cancel::CancelToken;
-pub use changes::{Change, Changes, CommitToken, Origin, Tables, Watch};
+pub use changes::{Change, Changes, CommitAddress, CommitToken, Origin, Tables, Watch};
 pub use database::Database;
 pub use error::{
     Activity, Contention, Error, ErrorKind, Holder, Outcome, Part, Result, Waited, WaitedFor,

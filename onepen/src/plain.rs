@@ -3,13 +3,14 @@
 
 use std::borrow::Cow;
 use std::future::Future;
+use std::time::Duration;
 
 use rusqlite::{Connection, Params, Row};
 
 use crate::call::{Submitted, once};
-use crate::changes::{Changes, Watch};
+use crate::changes::{Changes, CommitAddress, Watch};
 use crate::database::Database;
-use crate::error::Result;
+use crate::error::{Outcome, Result};
 use crate::params::Parameters;
 use crate::pen::job::Kind;
 use crate::readers::{ReadTx, RowStream, Snapshot};
@@ -421,6 +422,26 @@ impl Database {
         F: Fn(&Row<'_>) -> rusqlite::Result<T> + Send + Sync + 'static,
     {
         self.with().watch(sql, params, map)
+    }
+
+    /// Waits, at most so long, until it is known what became of a write of another
+    /// process, and reads that begin here from then on include it if it was
+    /// committed. `address` is what [`CommitToken::address`](crate::CommitToken::address)
+    /// gave within its closure.
+    ///
+    /// `None` when that is not known: not yet, or never. Never, when the writer died
+    /// between COMMIT and its note (microseconds), when 128 commits came after it before
+    /// anybody asked, when all processes have closed the database since (the log is made
+    /// anew then), when it is another database, or when this process has no place at
+    /// the [gate](crate::Options::gate). Whoever needs the answer for longer than that
+    /// gives the write a [key](crate::Call::key) and asks
+    /// [`outcome_of`](Self::outcome_of).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forked`](crate::ErrorKind::Forked); and when a connection to look
+    /// with cannot be opened.
+    pub fn wait_for(&self, address: &CommitAddress, at_most: Duration) -> Result<Option<Outcome>> {
+        self.shared.wait_for(address, at_most)
     }
 
     /// How many commits were made through this database since it was opened: the

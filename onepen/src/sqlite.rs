@@ -10,6 +10,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::sync::Arc;
 use std::time::Instant;
 
+use onepen_lock::gate::{Note, Stamp};
 use rusqlite::{Connection, ffi};
 
 use crate::blocks::raw::close;
@@ -85,8 +86,8 @@ impl Live {
         })
     }
 
-    /// SQLite's counter of commits, by whomever.
-    fn commits(&self) -> Option<u64> {
+    /// SQLite's count of commits, by whomever.
+    fn stamp(&self) -> Option<Stamp> {
         if self.commits.get().is_none() {
             // In a transaction SQLite has its shared memory at hand.
             let begins = self.connection.is_autocommit();
@@ -99,7 +100,11 @@ impl Live {
                 self.connection.execute_batch("COMMIT").ok()?;
             }
         }
-        Some(self.commits.get()?.as_ref()?.commits())
+        Some(self.commits.get()?.as_ref()?.stamp())
+    }
+
+    fn stamp_if_known(&self) -> Option<Stamp> {
+        Some(self.commits.get()?.as_ref()?.stamp())
     }
 
     fn check(&self, code: i32) -> Result<()> {
@@ -133,6 +138,10 @@ pub(crate) struct SqliteEngine {
     /// Over a rollback journal: what SQLite called the state of the file when the
     /// pen was last held.
     version: Cell<Option<i64>>,
+    /// The state before the open transaction, where somebody wants to know.
+    before: Cell<Option<Stamp>>,
+    /// What was written before it.
+    written: Cell<u64>,
 }
 
 impl SqliteEngine {
@@ -156,6 +165,8 @@ impl SqliteEngine {
             tokens: RefCell::default(),
             running: Arc::default(),
             version: Cell::new(None),
+            before: Cell::new(None),
+            written: Cell::new(0),
         })
     }
 
@@ -172,7 +183,13 @@ impl SqliteEngine {
 
     /// A token of what becomes of the member that runs.
     pub(crate) fn commit_token(&self) -> CommitToken {
-        self.tokens.borrow_mut().take()
+        let at_gate = self.hub.as_ref().is_some_and(|hub| hub.notes().is_some());
+        let before = || self.live.as_ref().and_then(Live::stamp_if_known);
+        let before = self.before.get().or_else(|| at_gate.then(before).flatten());
+        if at_gate {
+            self.before.set(before); // so that a note is left
+        }
+        self.tokens.borrow_mut().take(before.filter(|_| at_gate))
     }
 
     /// The connection, which is there whenever foreign code runs.
@@ -422,7 +439,12 @@ impl SqliteEngine {
             return;
         };
         let recorder = &live.guards.recorder;
-        if hub.is_listening() || recorder.is_on() {
+        self.before.set(None);
+        self.written.set(self.wal.written());
+        if hub.notes().is_some() && live.commits.get().is_none() {
+            live.stamp(); // a closure that takes a token may not ask for it
+        }
+        if hub.is_listening() || hub.others_listen() || recorder.is_on() {
             self.follow_on(hub, live, recorder);
         } else if self.connector.options.journal == Journal::Rollback {
             self.version.set(data_version(live));
@@ -430,11 +452,13 @@ impl SqliteEngine {
     }
 
     fn follow_on(&self, hub: &Hub, live: &Live, recorder: &Recorder) {
-        let listening = hub.is_listening();
-        if recorder.is_on() != listening {
-            recorder.turn(&live.connection, listening);
+        let (listening, others) = (hub.is_listening(), hub.others_listen());
+        let wanted = listening || others;
+        if recorder.is_on() != wanted {
+            recorder.turn(&live.connection, wanted);
         }
         recorder.forget_transaction();
+        self.before.set(live.stamp());
         if listening {
             self.compare(hub, live);
         }
@@ -448,8 +472,8 @@ impl SqliteEngine {
             if self.version.replace(version) != version {
                 hub.elsewhere(None);
             }
-        } else if let Some(commits) = live.commits() {
-            hub.compare(commits);
+        } else if let Some(now) = live.stamp() {
+            hub.compare(now);
         }
     }
 
@@ -467,17 +491,59 @@ impl SqliteEngine {
     /// COMMIT has succeeded.
     #[inline]
     fn announce(&self, live: &Live) {
+        let Some(hub) = &self.hub else {
+            return self.tokens.borrow_mut().settle(Outcome::Committed);
+        };
+        let before = self.before.take();
+        if before.is_none() && !hub.is_listening() {
+            self.tokens.borrow_mut().settle(Outcome::Committed);
+            hub.committed();
+            return;
+        }
+        self.announce_to(hub, live, before);
+    }
+
+    fn announce_to(&self, hub: &Hub, live: &Live, before: Option<Stamp>) {
+        // Somebody who came after BEGIN: what ran before is not known.
+        let tables = if live.guards.recorder.is_on() && before.is_some() {
+            live.guards.recorder.take()
+        } else {
+            Tables::ANY
+        };
+        // A COMMIT of nothing is none for SQLite, and what it counts next is
+        // somebody else's.
+        let wrote = self.wal.written() != self.written.get();
+        let now = live.stamp();
+        let (tokens, all_tokens) = self.tokens.borrow().ids();
+        let wanted = !tokens.is_empty() || !all_tokens || hub.others_listen();
+        if let (Some(before), Some(now), true) = (before, now, wrote && wanted)
+            && now.commits == before.commits.wrapping_add(1)
+        {
+            let changed = (!tables.is_any()).then(|| tables.names().map(Into::into).collect());
+            hub.note(&Note {
+                before,
+                after: now,
+                changed,
+                tokens,
+                all_tokens,
+            });
+        }
         self.tokens.borrow_mut().settle(Outcome::Committed);
-        let Some(hub) = &self.hub else { return };
         let commit = hub.committed();
         if hub.is_listening() {
-            // Somebody who came after BEGIN: what ran before is not known.
-            let tables = if live.guards.recorder.is_on() {
-                live.guards.recorder.take()
-            } else {
-                Tables::ANY
+            let after = match (before, now) {
+                // Somebody else may have committed since, who is to be told as well:
+                // no checksum fits 0.
+                (Some(before), Some(now)) => wrote.then(|| {
+                    let commits = before.commits.wrapping_add(1);
+                    let is_ours = now.commits == commits;
+                    let checksum = if is_ours { now.checksum } else { 0 };
+                    Stamp { commits, checksum }
+                }),
+                // What is told is "any table", which covers them.
+                _ => now,
             };
-            hub.tell(commit, tables, live.commits());
+            hub.tell(commit, tables, after);
         }
     }
 
@@ -489,8 +555,9 @@ impl SqliteEngine {
             self.version.set(self.live.as_ref().and_then(data_version));
         }
         if hub.is_listening() {
-            let commits = self.live.as_ref().and_then(Live::commits);
-            hub.tell(commit, Tables::ANY, commits);
+            // What others have committed since is told with it.
+            let now = self.live.as_ref().and_then(Live::stamp);
+            hub.tell(commit, Tables::ANY, now);
         }
     }
 }
@@ -529,7 +596,6 @@ impl SqliteEngine {
         }
     }
 
-    #[cold]
     /// SQLite reads a log only, and says nothing until somebody writes, when it
     /// found no descriptor left at the moment of opening it. The next `begin` gets
     /// a connection that has looked again. (A file that was moved away says
@@ -543,6 +609,7 @@ impl SqliteEngine {
         begun
     }
 
+    #[cold]
     fn begin_slowly(&self, code: i32, patience: &dyn Patience) -> Result<()> {
         event!(
             DEBUG,

@@ -6,6 +6,8 @@ use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, WaitWord};
 pub(crate) struct WalLevel {
     /// Frames in the log after the last commit of ours.
     frames: AtomicU32,
+    /// How many commits of ours wrote to it.
+    written: AtomicU64,
     max: AtomicU32,
     resets: AtomicU64,
     /// The checkpointer wants to know when this many frames are reached.
@@ -18,6 +20,7 @@ impl WalLevel {
     pub(crate) fn new(threshold: u32) -> Self {
         Self {
             frames: AtomicU32::new(0),
+            written: AtomicU64::new(0),
             max: AtomicU32::new(0),
             resets: AtomicU64::new(0),
             threshold: AtomicU32::new(threshold),
@@ -32,6 +35,8 @@ impl WalLevel {
     /// and that it has not rung, or the checkpointer, which looks at `frames`
     /// after `ring_at` and before it sleeps, sees ours.
     pub(crate) fn committed(&self, frames: u32) {
+        let written = self.written.load(Ordering::Relaxed);
+        self.written.store(written + 1, Ordering::Relaxed);
         self.frames.store(frames, Ordering::SeqCst);
         if frames > self.max.load(Ordering::SeqCst) {
             self.max.store(frames, Ordering::SeqCst);
@@ -66,6 +71,11 @@ impl WalLevel {
 
     pub(crate) fn frames(&self) -> u32 {
         self.frames.load(Ordering::SeqCst)
+    }
+
+    /// Whether a COMMIT wrote anything: it is another number then. For the writer.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
     }
 
     pub(crate) fn max(&self) -> u32 {

@@ -100,10 +100,45 @@ def test_connect_joins_the_line_without_being_installed(path: str) -> None:
     assert not onepen.installed()
 
 
-def test_connect_without_the_gate_does_not(path: str) -> None:
+@pytest.mark.parametrize("installed", [False, True])
+def test_connect_without_the_gate_does_not(path: str, installed: bool) -> None:
+    if installed:
+        onepen.install(strict=True)
     with closing(onepen.connect(path, gate=False)) as db, db.write():
         db.execute("CREATE TABLE t(n)")
+    with closing(onepen.connect(f"file:{path}?cache=private", uri=True, gate=False)) as db:
+        with db.write():
+            db.execute("DROP TABLE t")
     assert not os.path.exists(path + "-gate")
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_a_connection_says_whether_it_stands_in_line(path: str, installed: bool) -> None:
+    if installed:
+        onepen.install(strict=True)
+    for gate, says in ((None, ("on",)), (False, ("off",) if installed else None)):
+        with closing(onepen.connect(path, gate=gate)) as db:
+            assert db.execute("PRAGMA onepen").fetchone() == says
+    with closing(sqlite3.connect(path)) as plain:
+        assert plain.execute("PRAGMA onepen").fetchone() == (("on",) if installed else None)
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_a_snapshot_keeps_no_writer_waiting(counter: str, installed: bool) -> None:
+    if installed:
+        onepen.install(strict=True)
+    with closing(onepen.connect(counter)) as reader, closing(
+        onepen.connect(counter, timeout=0.05)
+    ) as writer:
+        for number in range(30):  # also when such transactions have come to be known as writing
+            with reader.read():
+                before = reader.execute("SELECT n FROM counter").fetchone()
+                with writer.write():
+                    writer.execute("UPDATE counter SET n = n + 1")
+                assert reader.execute("SELECT n FROM counter").fetchone() == before == (number,)
+            with reader.read():
+                reader.execute("SELECT n FROM counter").fetchone()
+                reader.execute("UPDATE counter SET n = 0")
 
 
 def test_one_connection_can_ask_for_it_by_name(path: str) -> None:

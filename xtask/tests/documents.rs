@@ -16,9 +16,14 @@ fn read(path: impl AsRef<Path>) -> String {
 
 /// The project's pages, relative to its root.
 fn pages() -> Vec<PathBuf> {
-    let mut pages: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"]
-        .map(PathBuf::from)
-        .to_vec();
+    let mut pages: Vec<PathBuf> = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "python/README.md",
+    ]
+    .map(PathBuf::from)
+    .to_vec();
     markdown(Path::new("docs"), &mut pages);
     pages.sort();
     pages
@@ -51,7 +56,7 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The names of all functions below `#[test]`.
+/// The names of all functions below `#[test]`, and of those that pytest takes for tests.
 fn tests() -> BTreeSet<String> {
     let mut files = Vec::new();
     for package in [
@@ -59,6 +64,7 @@ fn tests() -> BTreeSet<String> {
         "onepen-check",
         "onepen",
         "onepen-cli",
+        "onepen-vfs",
         "xtask",
     ] {
         sources(&root().join(package), &mut files);
@@ -69,6 +75,17 @@ fn tests() -> BTreeSet<String> {
         for after in text.split("#[test]").skip(1) {
             let name = after.split_once("fn ").map_or("", |(_, name)| name);
             names.insert(name.split('(').next().unwrap_or_default().to_owned());
+        }
+    }
+    for entry in fs::read_dir(root().join("python/tests")).expect("there are tests in Python") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "py") {
+            let text = fs::read_to_string(path).expect("a source file");
+            for after in text.split("\ndef ").skip(1) {
+                let name = after.split('(').next().unwrap_or_default();
+                // A page may leave out what only says that it is a test.
+                names.extend([name, name.trim_start_matches("test_")].map(str::to_owned));
+            }
         }
     }
     names

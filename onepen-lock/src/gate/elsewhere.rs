@@ -15,6 +15,25 @@ pub struct Gate(Infallible);
 #[derive(Debug)]
 pub struct Seat(Infallible);
 
+/// A state of the database between two commits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "documented where it works")]
+pub struct Stamp {
+    pub commits: u32,
+    pub checksum: u64,
+}
+
+/// What one commit did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "documented where it works")]
+pub struct Note {
+    pub before: Stamp,
+    pub after: Stamp,
+    pub changed: Option<Vec<String>>,
+    pub tokens: Vec<u64>,
+    pub all_tokens: bool,
+}
+
 /// Looks at the gate of a database from outside.
 #[derive(Debug)]
 pub struct Observer(Infallible);
@@ -38,6 +57,30 @@ impl Gate {
     }
 
     pub fn look(&self) -> View {
+        match self.0 {}
+    }
+
+    pub fn listen(&self, _listens: bool) {
+        match self.0 {}
+    }
+
+    pub fn others_listen(&self) -> bool {
+        match self.0 {}
+    }
+
+    pub fn forget_the_dead(&self) {
+        match self.0 {}
+    }
+
+    pub fn note(&self, _note: &Note) {
+        match self.0 {}
+    }
+
+    pub fn notes(&self, _from: Stamp, _to: Stamp) -> Option<Vec<Note>> {
+        match self.0 {}
+    }
+
+    pub fn note_of(&self, _commits: u32) -> Option<Note> {
         match self.0 {}
     }
 

@@ -29,6 +29,20 @@ pub(super) const LABEL: usize = 40;
 pub(super) struct Page {
     pub(super) header: Header,
     pub(super) slots: [Slot; SLOTS],
+    /// What the last commits changed. Behind all that the first users of this
+    /// version of the protocol knew: they map less of the file, and leave no notes.
+    pub(super) notes: [NotePlace; NOTES],
+}
+
+/// How many commits there are notes of.
+pub(super) const NOTES: usize = 128;
+/// Words of a note.
+pub(super) const NOTE: usize = 64;
+
+/// Where one note is.
+#[repr(C, align(512))]
+pub(super) struct NotePlace {
+    pub(super) words: [AtomicU64; NOTE],
 }
 
 /// What all share.
@@ -52,6 +66,9 @@ pub(super) struct Header {
     pub(super) stranger_seen: AtomicU64,
     /// When such a program was last met at the write lock.
     pub(super) stranger_wrote: AtomicU64,
+    _unused_at_last: [AtomicU64; 5],
+    /// Which slots want notes: one bit each.
+    pub(super) listening: [AtomicU64; WAITING],
 }
 
 /// What one process says of itself. Only its owner writes to it, but for

@@ -15,6 +15,7 @@ use rustix::thread::futex;
 use super::layout::SLOTS;
 use super::lock_table::Files;
 use super::map::Map;
+use super::notes::{self, Note, Stamp};
 use super::queue::{Place, World};
 use super::seat::{Line, Seat};
 use super::{NotJoined, SLICE, View, alive, clock, file, text};
@@ -143,6 +144,51 @@ impl Gate {
         })
     }
 
+    /// Says whether this process wants notes from now on.
+    pub fn listen(&self, listens: bool) {
+        let inner = &*self.inner;
+        if inner.is_here() {
+            notes::listen(&inner.map, inner.slot, listens);
+        }
+    }
+
+    /// Whether another process wants notes. Costs two loads.
+    #[inline]
+    pub fn others_listen(&self) -> bool {
+        let inner = &*self.inner;
+        notes::others_listen(&inner.map, inner.slot) && inner.is_here()
+    }
+
+    /// Forgets those that listened and are gone. Costs a system call for each that
+    /// listens.
+    pub fn forget_the_dead(&self) {
+        let inner = &*self.inner;
+        for slot in notes::listeners(&inner.map) {
+            if slot != inner.slot && !alive::is_claimed(&inner.file, slot) {
+                notes::listen(&inner.map, slot, false);
+            }
+        }
+    }
+
+    /// Notes what a commit of this process did, after it.
+    pub fn note(&self, note: &Note) {
+        if self.inner.is_here() {
+            notes::write(&self.inner.map, note);
+        }
+    }
+
+    /// What every commit after `from` up to `to` did, in order. `None` when there is
+    /// no note of one of them, or none that is surely of it: then anything may have
+    /// been changed.
+    pub fn notes(&self, from: Stamp, to: Stamp) -> Option<Vec<Note>> {
+        notes::chain(&self.inner.map, from, to)
+    }
+
+    /// The note of the commit with this number, if there is one.
+    pub fn note_of(&self, commits: u32) -> Option<Note> {
+        notes::read(&self.inner.map, commits)
+    }
+
     /// The side file.
     pub fn path(&self) -> &Path {
         &self.inner.path
@@ -177,6 +223,7 @@ fn settle(map: &Map, slot: usize, label: &str) -> u16 {
     }
     map.header.waiting[slot / 64].fetch_and(!(1 << (slot % 64)), SeqCst);
     own.ticket.store(0, SeqCst);
+    notes::listen(map, slot, false);
     for counter in [
         &own.turns,
         &own.commits,
@@ -268,6 +315,7 @@ impl Drop for Inner {
         // In a child the slot is the parent's.
         if self.is_here() {
             self.place().give_up();
+            notes::listen(&self.map, self.slot, false);
             // Not only by closing the file: a child may have a copy of it.
             alive::let_go(&self.file, self.slot);
         }

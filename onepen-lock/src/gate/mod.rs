@@ -95,6 +95,12 @@
 //! ([`Seat::met_a_stranger`]). It is waited for with SQLite's lock, by the one that
 //! has the turn.
 //!
+//! # Notes of what was changed
+//!
+//! Behind the slots lie notes of the last 128 commits, for members that listen
+//! ([`Gate::listen`]): which tables each changed. They are hints that have to prove
+//! themselves against what SQLite tells of its commits ([`Gate::notes`]).
+//!
 //! # Where it works
 //!
 //! Linux. Elsewhere [`Gate::join`] answers [`NotJoined::Unsupported`]. Databases
@@ -121,6 +127,8 @@ mod map;
 #[cfg(target_os = "linux")]
 mod member;
 #[cfg(target_os = "linux")]
+mod notes;
+#[cfg(target_os = "linux")]
 mod observer;
 #[cfg(target_os = "linux")]
 mod queue;
@@ -130,9 +138,11 @@ mod seat;
 mod text;
 
 #[cfg(not(target_os = "linux"))]
-pub use elsewhere::{Gate, Observer, Seat};
+pub use elsewhere::{Gate, Note, Observer, Seat, Stamp};
 #[cfg(target_os = "linux")]
 pub use member::Gate;
+#[cfg(target_os = "linux")]
+pub use notes::{Note, Stamp};
 #[cfg(target_os = "linux")]
 pub use observer::Observer;
 #[cfg(target_os = "linux")]

@@ -9,15 +9,18 @@
 //! while somebody listens. Over a rollback journal that thread asks
 //! `PRAGMA data_version` instead.
 //!
-//! Between processes that use onepen a side file may tell of commits and their
-//! tables one day: [`Hub::elsewhere`] is where it would.
+//! Processes that stand at the gate leave each other notes of what they committed
+//! ([`onepen_lock::gate`]), while somebody listens. Where the notes form a chain from
+//! the last commit that was told to the present one, each commit is told with its
+//! tables ([`Hub::elsewhere`]); where they do not, it was "any table".
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use onepen_lock::gate::{Gate, Note, Stamp};
 use rusqlite::Connection;
 
 use super::Tables;
@@ -30,6 +33,9 @@ use crate::readers::mark::CommitMark;
 /// How often strangers' commits are looked for while nobody writes here.
 pub(crate) const LOOK: Duration = Duration::from_millis(20);
 
+/// Those that listened and died are forgotten once in so many notes.
+const FORGET: u64 = 1024;
+
 /// Has whoever has the pen look for strangers' commits, if the pen comes soon.
 pub(crate) type Look = Box<dyn Fn() + Send + Sync>;
 
@@ -37,8 +43,11 @@ pub(crate) struct Hub {
     listening: AtomicBool,
     /// How many commits were made through the pen.
     commits: AtomicU64,
-    /// SQLite's counter after the last commit that everybody was told of.
-    told: AtomicU64,
+    /// The state after the last commit that everybody was told of.
+    told: Mutex<Stamp>,
+    /// Where processes leave notes for each other.
+    notes: OnceLock<Gate>,
+    noted: AtomicU64,
     members: Mutex<Members>,
     /// Kept while it is made, for which others have to be waited: not by those
     /// who tell.
@@ -52,6 +61,8 @@ struct Members {
     channels: Vec<Arc<Channel>>,
     /// Looks for strangers' commits.
     thread: Option<JoinHandle<()>>,
+    /// Calls that wait for a commit of another process.
+    waiting: usize,
     closed: bool,
 }
 
@@ -84,10 +95,10 @@ impl Outlook {
         })
     }
 
-    /// A number that changes when anybody commits.
-    fn now(&self) -> Option<u64> {
+    /// What changes when anybody commits.
+    fn now(&self) -> Option<Stamp> {
         if let Some(mark) = &self.mark {
-            return Some(mark.commits());
+            return Some(mark.stamp());
         }
         let connection = self
             .connection
@@ -97,7 +108,10 @@ impl Outlook {
         connection
             .query_row("PRAGMA data_version", (), |row| row.get::<_, i64>(0))
             .ok()
-            .map(i64::cast_unsigned)
+            .map(|version| Stamp {
+                commits: version as u32,
+                checksum: 0,
+            })
     }
 }
 
@@ -106,7 +120,9 @@ impl Hub {
         Arc::new(Self {
             listening: AtomicBool::new(false),
             commits: AtomicU64::new(0),
-            told: AtomicU64::new(0),
+            told: Mutex::default(),
+            notes: OnceLock::new(),
+            noted: AtomicU64::new(0),
             members: Mutex::default(),
             outlook: Mutex::new(None),
             stopped: Condvar::new(),
@@ -136,10 +152,42 @@ impl Hub {
         commit
     }
 
-    /// Tells of it; in the pen's turn. `counter` is SQLite's, after it.
-    pub(crate) fn tell(&self, commit: u64, tables: Tables, counter: Option<u64>) {
-        if let Some(counter) = counter {
-            self.told.store(counter, Ordering::SeqCst);
+    fn told(&self) -> MutexGuard<'_, Stamp> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where processes leave notes for each other.
+    pub(crate) fn read_notes(&self, gate: &Gate) {
+        let _ = self.notes.set(gate.clone());
+    }
+
+    pub(crate) fn notes(&self) -> Option<&Gate> {
+        self.notes.get()
+    }
+
+    /// Whether another process wants to be told.
+    #[inline]
+    pub(crate) fn others_listen(&self) -> bool {
+        self.notes.get().is_some_and(Gate::others_listen)
+    }
+
+    /// Leaves a note for the others.
+    pub(crate) fn note(&self, note: &Note) {
+        let Some(gate) = self.notes.get() else { return };
+        gate.note(note);
+        if self
+            .noted
+            .fetch_add(1, Ordering::Relaxed)
+            .is_multiple_of(FORGET)
+        {
+            gate.forget_the_dead();
+        }
+    }
+
+    /// Tells of it; in the pen's turn. With it everything is told up to `after`.
+    pub(crate) fn tell(&self, commit: u64, tables: Tables, after: Option<Stamp>) {
+        if let Some(after) = after {
+            *self.told() = after;
         }
         if !tables.is_empty() {
             self.publish(Change {
@@ -151,26 +199,51 @@ impl Hub {
         }
     }
 
-    /// Whoever has the pen and SQLite's write lock looks at SQLite's counter.
+    /// Whoever has the pen and SQLite's write lock looks at what SQLite counts.
     #[inline]
-    pub(crate) fn compare(&self, counter: u64) {
-        if self.told.load(Ordering::SeqCst) != counter {
-            self.elsewhere(Some(counter));
+    pub(crate) fn compare(&self, now: Stamp) {
+        if self.told().commits != now.commits {
+            self.elsewhere(Some(now));
         }
     }
 
     /// Somebody else has committed something.
     #[cold]
-    pub(crate) fn elsewhere(&self, counter: Option<u64>) {
-        if let Some(counter) = counter {
-            self.told.store(counter, Ordering::SeqCst);
+    pub(crate) fn elsewhere(&self, now: Option<Stamp>) {
+        let told = now.map(|now| std::mem::replace(&mut *self.told(), now));
+        let notes = self.notes.get().zip(told).zip(now);
+        let notes = notes.and_then(|((gate, told), now)| gate.notes(told, now));
+        let publish = |tables| {
+            self.publish(Change {
+                tables,
+                commit: self.commits(),
+                origin: Origin::Elsewhere,
+                lagged: 0,
+            });
+        };
+        match notes {
+            None => publish(Tables::ANY),
+            Some(notes) => {
+                for note in notes {
+                    let names = note.changed.map(|names| names.into_iter().map(Arc::from));
+                    publish(names.map_or(Tables::ANY, Tables::of));
+                }
+            }
         }
-        self.publish(Change {
-            tables: Tables::ANY,
-            commit: self.commits(),
-            origin: Origin::Elsewhere,
-            lagged: 0,
-        });
+    }
+
+    /// What changes with every commit, now.
+    pub(crate) fn now(&self, connector: &Connector) -> Result<Option<Stamp>> {
+        let outlook = self.outlook(connector)?;
+        Ok(outlook.mark.as_ref().map(CommitMark::stamp))
+    }
+
+    fn outlook(&self, connector: &Connector) -> Result<Arc<Outlook>> {
+        let mut place = self.outlook.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(match &*place {
+            Some(outlook) => Arc::clone(outlook),
+            None => Arc::clone(place.insert(Arc::new(Outlook::open(connector)?))),
+        })
     }
 
     fn publish(&self, change: Change) {
@@ -187,21 +260,22 @@ impl Hub {
         connector: &Connector,
         look: impl FnOnce() -> Option<Look>,
     ) -> Result<Changes> {
-        let mut place = self.outlook.lock().unwrap_or_else(PoisonError::into_inner);
-        let outlook = match &*place {
-            Some(outlook) => Arc::clone(outlook),
-            None => Arc::clone(place.insert(Arc::new(Outlook::open(connector)?))),
-        };
+        let outlook = self.outlook(connector)?;
         let channel = Channel::new();
         let mut members = self.members();
         if members.closed {
-            *place = None;
+            let place = self.outlook.lock();
+            *place.unwrap_or_else(PoisonError::into_inner) = None;
             channel.close();
         } else {
-            if members.channels.is_empty()
-                && let Some(now) = outlook.now()
-            {
-                self.told.store(now, Ordering::SeqCst);
+            if members.channels.is_empty() {
+                // Before the look: what is committed after it is noted.
+                if let Some(gate) = self.notes.get() {
+                    gate.listen(true);
+                }
+                if let Some(now) = outlook.now() {
+                    *self.told() = now;
+                }
             }
             if members.thread.is_none() {
                 members.thread = Some(self.start(&outlook, look())?);
@@ -223,8 +297,36 @@ impl Hub {
             .channels
             .retain(|other| !Arc::ptr_eq(other, channel));
         if members.channels.is_empty() {
-            self.listening.store(false, Ordering::SeqCst);
+            self.listen_no_more(&members);
         }
+    }
+
+    fn listen_no_more(&self, members: &Members) {
+        self.listening.store(false, Ordering::SeqCst);
+        if let Some(gate) = self.notes.get()
+            && members.waiting == 0
+        {
+            gate.listen(false);
+        }
+    }
+
+    /// As long as the result lives, others leave notes.
+    pub(crate) fn wait_for_notes(&self) -> impl Sized {
+        struct Waiting<'a>(&'a Hub);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                let mut members = self.0.members();
+                members.waiting -= 1;
+                if members.channels.is_empty() {
+                    self.0.listen_no_more(&members);
+                }
+            }
+        }
+        self.members().waiting += 1;
+        if let Some(gate) = self.notes.get() {
+            gate.listen(true);
+        }
+        Waiting(self)
     }
 
     fn start(
@@ -244,7 +346,7 @@ impl Hub {
     pub(crate) fn close(&self) {
         let mut members = self.members();
         members.closed = true;
-        self.listening.store(false, Ordering::SeqCst);
+        self.listen_no_more(&members);
         let channels = std::mem::take(&mut members.channels);
         let thread = members.thread.take();
         drop(members);
@@ -300,13 +402,13 @@ fn look_out(hub: &Weak<Hub>, outlook: &Outlook, look: Option<&(dyn Fn() + Send +
             continue;
         }
         let Some(now) = outlook.now() else { continue };
-        let told = hub.told.load(Ordering::SeqCst);
+        let told = *hub.told();
         match look {
             // Nobody commits here.
-            None if now != told => hub.elsewhere(Some(now)),
+            None if now.commits != told.commits => hub.elsewhere(Some(now)),
             // It may be a commit of ours that is about to be told: whoever has the
             // pen knows.
-            Some(look) if outlook.mark.is_some() && now != told => look(),
+            Some(look) if outlook.mark.is_some() && now.commits != told.commits => look(),
             Some(look) if outlook.mark.is_none() && version.replace(now) != Some(now) => look(),
             _ => {}
         }

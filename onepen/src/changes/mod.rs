@@ -40,6 +40,6 @@ mod watch;
 
 pub use listener::{Change, Changes, Origin};
 pub use tables::Tables;
-pub use token::CommitToken;
+pub use token::{CommitAddress, CommitToken};
 pub(crate) use watch::Query;
 pub use watch::Watch;

@@ -618,3 +618,90 @@ fn a_bug_of_ours_strands_nobody_and_leaves_no_transaction_behind() {
     rig.pen.close();
     rig.look();
 }
+
+/// For a program that gives one token to everything it does.
+#[test]
+fn a_token_of_many_writes_cancels_all_that_wait_and_forgets_those_that_ended() {
+    let token = CancelToken::new();
+    let ticket = Ticket {
+        cancel: Some(token.clone()),
+        ..Ticket::default()
+    };
+    let queue =
+        |rig: &Rig, row| rig.queue_with(&ticket, Kind::Grouped, move |engine| engine.insert(row));
+    let rig = Rig::new(limits());
+    let ended: Vec<_> = (0..200).map(|row| queue(&rig, row)).collect();
+    rig.serve_here();
+    for handle in ended {
+        handle.answer().unwrap();
+    }
+    rig.look();
+
+    let rig = Rig::new(limits());
+    let waiting: Vec<_> = (0..100).map(|row| queue(&rig, row)).collect();
+    let watchers = token.watchers();
+    assert!((100..200).contains(&watchers), "{watchers}");
+    token.cancel();
+    rig.serve_here();
+    for handle in waiting {
+        assert_eq!(handle.answer().unwrap_err().kind(), ErrorKind::Cancelled);
+    }
+    assert!(rig.world.committed().is_empty());
+    rig.look();
+}
+
+/// Hot: whoever comes queues, because those who were just woken will be back.
+#[test]
+fn the_pen_is_hot_after_a_group_of_several_and_cold_after_four_of_one() {
+    let (rig, _handles) = five(9, |_| Ok(()));
+    rig.serve_here();
+    assert!(rig.pen.is_hot());
+    for (alone, hot) in [(3, true), (4, false)] {
+        let rig = Rig::new(limits());
+        let mut handles: Vec<_> = (0..2).map(|row| rig.queue(row)).collect();
+        // Each is a group of its own, after the first.
+        handles.extend((0..alone).map(|row| {
+            rig.queue_with(&Ticket::default(), Kind::Alone, move |engine| {
+                engine.insert(10 + row)?;
+                Ok(row)
+            })
+        }));
+        rig.serve_here();
+        assert_eq!(rig.pen.is_hot(), hot, "{alone}");
+        handles.iter().for_each(|handle| drop(handle.answer()));
+        rig.look();
+    }
+}
+
+/// More of them than are left lying in the queue.
+#[test]
+fn writes_that_are_cancelled_give_their_room_in_the_queue_back() {
+    let rig = Rig::new(Limits {
+        queue_members: 90,
+        queue_bytes: 100_000,
+        when_full: crate::pen::WhenFull::Refuse,
+        ..limits()
+    });
+    let neighbour = rig.queue(1);
+    for _ in 0..3 {
+        let token = CancelToken::new();
+        let ticket = Ticket {
+            cancel: Some(token.clone()),
+            bytes: 1_000,
+            ..Ticket::default()
+        };
+        let waiting: Vec<_> = (0..89)
+            .map(|row| rig.queue_with(&ticket, Kind::Grouped, move |engine| engine.insert(row)))
+            .collect();
+        assert_eq!(rig.pen.queue_len(), 90);
+        token.cancel();
+        assert_eq!(rig.pen.queue_len(), 1);
+        for handle in waiting {
+            assert_eq!(handle.answer().unwrap_err().kind(), ErrorKind::Cancelled);
+        }
+    }
+    rig.serve_here();
+    neighbour.answer().unwrap();
+    assert_eq!(rig.world.committed(), [1]);
+    rig.look();
+}

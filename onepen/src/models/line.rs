@@ -202,14 +202,20 @@ fn a_deadline_and_a_permit_that_comes_back_end_a_wait_in_one_way() {
             let line = Arc::clone(&rig.line);
             thread::spawn(move || line.expire(deadline))
         };
+        let waits = {
+            let rig = Arc::clone(&rig);
+            thread::spawn(move || {
+                match crate::pen::future::block_on(|cx| Pin::new(&mut task).poll(cx)) {
+                    Ok(()) => {
+                        rig.enter();
+                        rig.give_back();
+                    }
+                    Err(left) => assert_eq!(left, Left::GaveUp(GiveUp::Deadline)),
+                }
+            })
+        };
         rig.give_back();
-        match crate::pen::future::block_on(|cx| Pin::new(&mut task).poll(cx)) {
-            Ok(()) => {
-                rig.enter();
-                rig.give_back();
-            }
-            Err(left) => assert_eq!(left, Left::GaveUp(GiveUp::Deadline)),
-        }
+        waits.join().unwrap();
         assert_eq!(timer.join().unwrap(), None, "a look for nobody");
         rig.nothing_is_left();
     });

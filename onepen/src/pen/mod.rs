@@ -389,6 +389,11 @@ impl<E: Engine> Pen<E> {
         group.end(self);
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_hot(&self) -> bool {
+        lock(&self.state).hot
+    }
+
     /// Sleeps until there is work and the pen is there; `None` is the end.
     fn next_turn(&self) -> Option<Box<E>> {
         loop {

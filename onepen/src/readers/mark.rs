@@ -21,6 +21,7 @@ use std::ffi::c_int;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use onepen_lock::gate::Stamp;
 use rusqlite::{Connection, ffi};
 
 /// The words that are looked at: the header, 48 bytes, and at byte 96 `nBackfill`,
@@ -77,12 +78,36 @@ impl CommitMark {
         (code == ffi::SQLITE_OK && header.is_aligned()).then_some(Self(header))
     }
 
-    /// A number that is another after every commit, by whomever, and stays while
-    /// the log is copied back or reset.
-    pub(crate) fn commits(&self) -> u64 {
-        // SAFETY: as in `now`. The second word holds `iChange`, and beside it what
-        // is the same for as long as the database is open.
-        unsafe { self.0.add(1).as_ref() }.load(Ordering::Acquire)
+    /// What is another after every commit, by whomever, and stays while the log is
+    /// copied back or reset: SQLite's count of commits (`iChange`), and its checksum
+    /// over the log (`aFrameCksum`).
+    pub(crate) fn stamp(&self) -> Stamp {
+        let word = |at: usize| {
+            // SAFETY: as in `now`.
+            unsafe { self.0.add(at).as_ref() }.load(Ordering::Acquire)
+        };
+        let commits = |word: u64| {
+            let bytes = word.to_ne_bytes();
+            u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+        };
+        // Somebody may be writing it. What does not belong together is found out by
+        // whoever compares it with another.
+        let mut before = word(1);
+        for _ in 0..100 {
+            let checksum = word(3);
+            let after = word(1);
+            if before == after {
+                return Stamp {
+                    commits: commits(after),
+                    checksum,
+                };
+            }
+            before = after;
+        }
+        Stamp {
+            commits: commits(before),
+            checksum: 0,
+        }
     }
 
     /// The words now. A commit that returned before this call is in them.

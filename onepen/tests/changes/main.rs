@@ -5,5 +5,6 @@ mod common;
 
 mod elsewhere;
 mod order;
+mod processes;
 mod tables;
 mod watch;

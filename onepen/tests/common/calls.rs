@@ -122,9 +122,11 @@ macro_rules! control {
         unsafe extern "C" fn $name(descriptor: c_int, command: c_int, argument: usize) -> c_int {
             let real = next!($symbol as Control);
             // Only what takes a lock: to let one go does not fail.
-            // SAFETY: with this command the argument is the address of a lock.
-            let takes = command == libc::F_SETLK
-                && unsafe { (*(argument as *const libc::flock)).l_type } != libc::F_UNLCK as i16;
+            let takes = command == libc::F_SETLK && {
+                // SAFETY: with this command the argument is the address of a lock.
+                let lock = unsafe { &*(argument as *const libc::flock) };
+                lock.l_type != libc::F_UNLCK as i16
+            };
             let verdict = takes.then(|| verdict(descriptor, Doing::Locking));
             match verdict.flatten() {
                 Some((_, errno)) => fail(errno),

@@ -177,6 +177,10 @@ macro_rules! next {
     }};
 }
 
+#[allow(
+    unused_imports,
+    reason = "not every test that has a disk replaces more"
+)]
 pub(crate) use next;
 
 type Sync = unsafe extern "C" fn(c_int) -> c_int;

@@ -215,7 +215,7 @@ fn kill(deed: &Deed, when: When) -> Option<Place> {
             calls += usize::from(counts);
         }
     };
-    let context = format!("{}, killed {when:?}: {:?}", deed.name, life.place);
+    let context = format!("{}, killed at {when:?}: {:?}", deed.name, life.place);
     // Somebody wants to write, and waits behind the one that dies.
     let next = neighbour.as_ref().map(|neighbour| {
         let next = neighbour.0.submit(|tx| pair(tx, 400)).unwrap();

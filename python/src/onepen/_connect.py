@@ -89,7 +89,9 @@ class Connection(sqlite3.Connection):
             raise ValueError(f"synchronous is OFF, NORMAL, FULL or EXTRA, not {synchronous!r}")
         if autocommit is not None and sys.version_info < (3, 12):
             raise TypeError("autocommit= came with Python 3.12; use isolation_level=")
-        if gate is not False:
+        if gate is False:
+            database, uri = _install.past_the_gate(database, uri)
+        else:
             database, uri = _install.through_the_gate(database, uri, required=gate is True)
         # Whether Python's own BEGIN (`autocommit=False`) is the last thing that happened.
         self._fresh = False
@@ -262,6 +264,9 @@ def _mode(level: IsolationLevel | None) -> IsolationLevel:
 
 def _settle(connection: Connection, timeout: float, synchronous: Synchronous) -> None:
     """Write-ahead mode, flushes, foreign keys."""
+    # Its transactions say themselves whether they write; the VFS need not guess. (Without it, this
+    # is a pragma that nobody knows, and nothing happens.)
+    connection._plainly("PRAGMA onepen_promote = off")
     connection._plainly("PRAGMA foreign_keys = ON")
     connection._plainly(f"PRAGMA synchronous = {synchronous}")
     deadline = time.monotonic() + timeout

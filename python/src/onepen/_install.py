@@ -112,7 +112,7 @@ def through_the_gate(database: _Path, uri: bool, required: bool) -> tuple[_Path,
     not possible, the same as was given; or :class:`NotAvailable`, if it is required."""
     if not required and sys.platform != "linux":
         return database, uri
-    address = _address(database, uri)
+    address = _address(database, uri, f"vfs={VFS}")
     if address is None:
         return database, uri
     try:
@@ -125,6 +125,12 @@ def through_the_gate(database: _Path, uri: bool, required: bool) -> tuple[_Path,
             raise
         return database, uri
     return address, True
+
+
+def past_the_gate(database: _Path, uri: bool) -> tuple[_Path, bool]:
+    """What to open, and whether that is a URI, for a connection that does not wait in line."""
+    address = _address(database, uri, "onepen=off")
+    return (database, uri) if address is None else (address, True)
 
 
 def _install() -> None:
@@ -208,19 +214,19 @@ def _load_as_an_extension(default: bool) -> None:
         connection.close()
 
 
-def _address(database: _Path, uri: bool) -> str | None:
-    """The URI that says the same and names the VFS; None where it should stay as it is."""
+def _address(database: _Path, uri: bool, word: str) -> str | None:
+    """The URI that says the same and this word; None where it should stay as it is."""
     path = os.fsencode(database)
     if path in (b"", b":memory:") or b"\0" in path:
         return None
     if not path.startswith(b"file:"):
         # Two slashes for an empty authority, or a path that begins with two would be taken for one.
-        return f"file:{'//' if path.startswith(b'/') else ''}{quote(path)}?vfs={VFS}"
+        return f"file:{'//' if path.startswith(b'/') else ''}{quote(path)}?{word}"
     if not uri:
         return None  # a name or an address: how SQLite was compiled decides
     address, hash_, fragment = os.fsdecode(path).partition("#")
     name, mark, query = address.partition("?")
     words = parse_qs(query)
-    if "vfs" in words or words.get("mode") == ["memory"] or name == "file::memory:":
+    if word.split("=")[0] in words or words.get("mode") == ["memory"] or name == "file::memory:":
         return None
-    return f"{address}{'&' if query else '' if mark else '?'}vfs={VFS}{hash_}{fragment}"
+    return f"{address}{'&' if query else '' if mark else '?'}{word}{hash_}{fragment}"

@@ -67,6 +67,7 @@ pub fn run(wanted: &Wanted) -> Result<usize, Failure> {
     for bug in &bugs {
         bug.planted(&root)?; // complains before anything is built
     }
+    let none = bugs.is_empty();
     let limits = quiet(&bugs, &copy.root, &target)?;
 
     let whats = bugs.iter().map(|bug| bug.what.len()).max().unwrap_or(0);
@@ -83,7 +84,9 @@ pub fn run(wanted: &Wanted) -> Result<usize, Failure> {
     for bug in bugs {
         tell(bug.run(&copy, &target, limits[&bug.by])?);
     }
-    if !wanted.only_models {
+    // Building them takes long, and the name has been found.
+    let found = wanted.only.is_some() && !none;
+    if !wanted.only_models && !found {
         for row in fakes::run(wanted)? {
             tell(row);
         }

@@ -3,9 +3,10 @@
 //!
 //! What runs: the pen over the fake engine with its borrowed closures
 //! (`pen/borrowed`, the one place of the pen with `unsafe`), the slots of the
-//! readers and the line of the blocks; the gate's page and its text, as bytes;
-//! and the history checkers on a few histories. Miri runs no C, so nothing in
-//! which SQLite takes part.
+//! readers, the line of the blocks and permits; the gate's page and its text, as
+//! bytes. Miri runs no C, so nothing in which SQLite takes part. Rooms without
+//! any `unsafe` and without threads (the history checkers, the parsers of the
+//! kernel's lists) have nothing that it could find, and are left out.
 
 use std::process::{Command, Stdio};
 
@@ -16,7 +17,7 @@ struct Part {
     /// As `cargo miri test` selects what to build.
     target: &'static [&'static str],
     filters: &'static [&'static str],
-    /// The longest of the short form.
+    /// Those of the short form.
     quick: &'static [&'static str],
 }
 
@@ -37,20 +38,8 @@ const PARTS: &[Part] = &[
     Part {
         package: "onepen-lock",
         target: &["--lib"],
-        filters: &[
-            "gate::layout",
-            "gate::observer",
-            "gate::text",
-            "holders::bytes",
-            "holders::table",
-        ],
+        filters: &["gate::layout", "gate::observer", "gate::text"],
         quick: &["gate::layout", "gate::observer", "gate::text"],
-    },
-    Part {
-        package: "onepen-check",
-        target: &["--test", "serial", "--test", "append"],
-        filters: &["every_planted_anomaly"],
-        quick: &[],
     },
 ];
 
@@ -79,7 +68,7 @@ pub fn run(ask: &Ask) -> Result<Figures, Failure> {
         }
     }
     Ok(Figures(vec![
-        ("tests", passed.to_string()),
+        ("tests run to their end", passed.to_string()),
         ("schedules of each", seeds.to_string()),
     ]))
 }
@@ -106,7 +95,6 @@ fn one(part: &Part, filters: &[&str], first: u64, seeds: u64) -> Result<u64, Fai
     }
     let output = cargo
         .env("MIRIFLAGS", flags)
-        .env("PROPTEST_CASES", "2")
         .env("CARGO_TARGET_DIR", &directory)
         .env("CARGO_BUILD_BUILD_DIR", &directory)
         .stdin(Stdio::null())

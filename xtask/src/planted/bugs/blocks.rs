@@ -118,8 +118,8 @@ pub(super) const BUGS: &[Bug] = &[
         file: "onepen/src/pen/turn.rs",
         changes: &[(
             "            taken.map_err(|why| NotTaken { why, what })?;",
-            "            taken.map_err(|why| {\n                std::mem::forget(here);\n                \
-             NotTaken { why, what }\n            })?;\n            let here = None;",
+            "            if let Err(why) = taken {\n                std::mem::forget(here);\n                \
+             return Err(NotTaken { why, what });\n            }",
         )],
         by: loom("models::turns::a_write_that_gives_up_at_the_gate_passes_on_the_turn_it_has_here"),
     },
