@@ -380,6 +380,23 @@ pub fn child(name: &str, argument: &Path) -> std::process::Command {
     command
 }
 
+/// Restores again while that is refused because somebody has the file open: a
+/// program that another test starts has all our files for a moment, until it runs.
+pub fn while_programs_start<T>(restore: impl Fn() -> Result<T>) -> Result<T> {
+    let since = Instant::now();
+    loop {
+        match restore() {
+            Err(error)
+                if error.kind() == onepen::ErrorKind::Refused
+                    && since.elapsed() < Duration::from_secs(5) =>
+            {
+                std::thread::yield_now();
+            }
+            answer => return answer,
+        }
+    }
+}
+
 /// The argument, in a process that [`child`] started.
 pub fn in_child() -> Option<PathBuf> {
     std::env::var_os("ONEPEN_TEST_CHILD").map(PathBuf::from)

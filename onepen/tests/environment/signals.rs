@@ -227,6 +227,6 @@ fn a_forked_child_keeps_no_lock_of_its_dead_parent() {
     next.execute(INSERT, (2,)).unwrap();
     assert_eq!(scene.numbers("SELECT n FROM t"), [2]);
     // SAFETY: a number; asks only whether it lives.
-    let lives = unsafe { libc::kill(holder.heir, 0) } == 0;
-    assert!(lives, "the child has lived so long");
+    let heir_is_gone = unsafe { libc::kill(holder.heir, 0) };
+    assert_eq!(heir_is_gone, 0, "the child has lived so long");
 }

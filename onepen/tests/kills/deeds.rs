@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use onepen::backup::restore;
 use onepen::{Database, Error, Migrations, Options, Result, WriteTx};
 
-use crate::common::{Hold, options, wait_for_queue};
+use crate::common::{Hold, options, wait_for_queue, while_programs_start};
 use crate::traced::mark;
 
 pub const TABLES: &str = "CREATE TABLE IF NOT EXISTS a(n INTEGER PRIMARY KEY);
@@ -287,7 +287,7 @@ fn act_restore(path: &Path) {
 
 fn old_or_restored(path: &Path, context: &str) {
     // And it can be done again.
-    restore(copy_of(path), path).replace(true).run().unwrap();
+    while_programs_start(|| restore(copy_of(path), path).replace(true).run()).unwrap();
     let rows = rows_of(&Database::open(path).unwrap(), context);
     assert_eq!(rows, BTreeSet::from([OLD, RESTORED]), "{context}");
 }

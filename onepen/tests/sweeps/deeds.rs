@@ -6,7 +6,7 @@ use std::path::Path;
 use onepen::backup::restore;
 use onepen::{Database, Error, Migrations, Outcome, Result, WriteTx};
 
-use crate::common::{Hold, options, wait_for_queue};
+use crate::common::{Hold, options, wait_for_queue, while_programs_start};
 use crate::trial::{OLD, Stage, TABLE, insert, rows_of};
 
 /// Rows, and what was said of each.
@@ -243,7 +243,7 @@ fn make_two(stage: &mut Stage) {
 
 fn put_back(stage: &mut Stage) -> Told {
     let copy = stage.dir.path().join("copy.db");
-    let restored = restore(copy, stage.path()).replace(true).run();
+    let restored = while_programs_start(|| restore(&copy, stage.path()).replace(true).run());
     stage.said = restored.as_ref().map(drop).map_err(ToString::to_string);
     // An error says that nothing was replaced, or that it may have been.
     vec![(RESTORED, outcome(&restored))]
