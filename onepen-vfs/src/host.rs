@@ -37,7 +37,7 @@ pub struct Host {
     pub malloc: unsafe extern "C" fn(c_int) -> *mut c_void,
 }
 
-/// How many functions a [`Host`] has.
+/// How many functions of SQLite are called.
 pub const FUNCTIONS: usize = size_of::<Host>() / size_of::<*const c_void>();
 
 /// Their names, in the order of the fields.
