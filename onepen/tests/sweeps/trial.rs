@@ -89,8 +89,8 @@ pub fn run<F: Failing>(deed: &Deed, what: &str, fault: impl FnOnce(&Path) -> F) 
         let refused = told
             .iter()
             .filter(|(n, told)| *n != 2 && *told != Outcome::Committed);
-        assert_eq!(refused.count(), 0, "{context}: without a fault");
         assert_eq!(stage.said, Ok(()), "{context}: without a fault");
+        assert_eq!(refused.count(), 0, "{context}: without a fault");
     }
     if let Some(image) = &image {
         agrees(image, &told, &format!("{context}, after a crash"));

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import sqlite3
 import sys
+import threading
 from typing import Any, Iterator
 
 _ENTRY = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
@@ -54,10 +55,10 @@ class Library:
     def is_the_one(self) -> bool:
         """Whether ``sqlite3`` uses this library: opens a connection, and looks whether SQLite comes
         by here, as it does for extensions that are to be in every connection."""
-        came: list[bool] = []
+        came: set[int] = set()
 
         def entry(_connection: int, _message: int, _functions: int) -> int:
-            came.append(True)
+            came.add(threading.get_ident())  # connections that other threads open come by too
             return 0
 
         callback = _ENTRY(entry)
@@ -68,11 +69,14 @@ class Library:
             sqlite3.connect(":memory:").close()
         finally:
             self._cancel_auto_extension(callback)
-        return bool(came)
+        return threading.get_ident() in came
 
 
 def find() -> Library | None:
-    """The library of ``sqlite3``; None when its functions are hidden inside something else."""
+    """The library of ``sqlite3``; None when its functions are hidden inside something else, and where
+    there is nothing to find it for."""
+    if sys.platform != "linux":
+        return None
     for library in _candidates():
         if library.is_the_one():
             return library

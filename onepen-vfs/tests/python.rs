@@ -1,0 +1,340 @@
+//! Programs that know nothing of this library: the system's Python with the SQLite of
+//! the system, the extension loaded once before anything else.
+#![cfg(target_os = "linux")]
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// What every program begins with. `workers` runs `work(k)` in processes or threads and
+/// answers what they answered; `counter` makes a database with one number in it.
+const PRELUDE: &str = r#"
+import os, pickle, random, signal, sqlite3, sys, threading, time
+library, db = sys.argv[1], sys.argv[2]
+loader = sqlite3.connect(':memory:')
+loader.enable_load_extension(True)
+loader.load_extension(library)
+loader.close()
+def connect(timeout=30, **more):
+    return sqlite3.connect(db, timeout=timeout, isolation_level=None, **more)
+def counter(journal='wal'):
+    c = connect()
+    c.execute(f'PRAGMA journal_mode={journal}')
+    c.execute('CREATE TABLE t(id INTEGER PRIMARY KEY, v INTEGER)')
+    c.execute('INSERT INTO t VALUES(1, 0)')
+    c.close()
+def value():
+    c = connect()
+    assert c.execute('PRAGMA integrity_check').fetchone() == ('ok',)
+    return c.execute('SELECT v FROM t WHERE id = 1').fetchone()[0]
+def add(c, begin='BEGIN'):
+    c.execute(begin)
+    try:
+        v = c.execute('SELECT v FROM t WHERE id = 1').fetchone()[0]
+        c.execute('UPDATE t SET v = ? WHERE id = 1', (v + 1,))
+        c.execute('COMMIT')
+    except BaseException:
+        if c.in_transaction: c.execute('ROLLBACK')
+        raise
+def processes(count, work):
+    pipes = []
+    for k in range(count):
+        r, w = os.pipe()
+        if os.fork() == 0:
+            os.close(r)
+            try: answer = work(k)
+            except BaseException as e: answer = repr(e)
+            os.write(w, pickle.dumps(answer)); os._exit(0)
+        os.close(w); pipes.append(r)
+    answers = [pickle.loads(os.fdopen(r, 'rb').read()) for r in pipes]
+    for _ in pipes: os.wait()
+    return answers
+def threads(count, work):
+    answers = [None] * count
+    def run(k):
+        try: answers[k] = work(k)
+        except BaseException as e: answers[k] = repr(e)
+    all = [threading.Thread(target=run, args=(k,)) for k in range(count)]
+    for t in all: t.start()
+    for t in all: t.join()
+    return answers
+def all_ok(answers): assert all(a == 'ok' for a in answers), answers
+"#;
+
+/// Runs the program with the library and the path of a new database.
+fn python(program: &str, environment: &[(&str, &str)]) {
+    let mut library = std::env::current_exe().unwrap();
+    library.set_file_name("libonepen_vfs.so");
+    if !library.is_file() {
+        // Cargo puts it beside the tests or one directory above.
+        library = library.parent().unwrap().with_file_name("libonepen_vfs.so");
+    }
+    assert!(
+        library.is_file(),
+        "{} is built with the tests",
+        library.display()
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new(interpreter())
+        .args(["-c", &format!("{PRELUDE}{program}")])
+        .arg(&library)
+        .arg(dir.path().join("app.db"))
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn interpreter() -> PathBuf {
+    // The system's: others are often built without `enable_load_extension`.
+    std::env::var_os("ONEPEN_TEST_PYTHON").map_or_else(|| "/usr/bin/python3".into(), PathBuf::from)
+}
+
+const EVERYBODY_ADDS: &str = "
+def work(k):
+    c = connect()
+    for _ in range(300): add(c)
+    return 'ok'
+";
+
+#[test]
+fn processes_that_read_first_and_write_later_are_never_refused_and_lose_nothing() {
+    python(
+        &format!(
+            "{EVERYBODY_ADDS}\ncounter()\nall_ok(processes(4, work))\nassert value() == 1200, value()"
+        ),
+        &[],
+    );
+}
+
+#[test]
+fn the_threads_of_a_process_are_never_refused_and_lose_nothing() {
+    python(
+        &format!(
+            "{EVERYBODY_ADDS}\ncounter()\nall_ok(threads(4, work))\nassert value() == 1200, value()"
+        ),
+        &[],
+    );
+}
+
+#[test]
+fn the_same_with_the_write_lock_taken_at_the_first_read() {
+    python(
+        &format!(
+            "{EVERYBODY_ADDS}\ncounter()\nall_ok(processes(4, work))\nassert value() == 1200, value()"
+        ),
+        &[("ONEPEN_PROMOTE", "lock")],
+    );
+}
+
+#[test]
+fn over_a_rollback_journal_too() {
+    python(
+        &format!(
+            "{}\ncounter('delete')\nall_ok(processes(3, work))\nassert value() == 120, value()",
+            EVERYBODY_ADDS.replace("300", "40")
+        ),
+        &[],
+    );
+}
+
+/// Each commit copies the whole log back, so that the next writer starts at read lock
+/// 0 and SQLite swaps it for another one in the middle of its transaction
+/// (`walRestartLog`), while the write lock is held without SQLite's knowledge or was.
+#[test]
+fn a_log_that_starts_anew_within_a_promoted_transaction_loses_no_update() {
+    for promote in ["turn", "lock"] {
+        python(
+            "
+counter()
+def work(k):
+    c = connect()
+    c.execute('PRAGMA wal_autocheckpoint = 1')
+    for n in range(300):
+        add(c)
+        if n % 7 == k: c.execute('PRAGMA wal_checkpoint').fetchone()
+    return 'ok'
+all_ok(processes(4, work))
+assert value() == 1200, value()
+# It did start anew: the log is a few pages and not 1200 commits long.
+keep = connect(); keep.execute('SELECT 1 FROM t').fetchone()
+work(0)
+size = os.path.getsize(db + '-wal')
+assert size < 100 * 4096, size
+",
+            &[("ONEPEN_PROMOTE", promote)],
+        );
+    }
+}
+
+#[test]
+fn a_transaction_that_only_reads_keeps_nobody_waiting_for_long() {
+    python(
+        "
+counter()
+for promote in ('turn', 'lock'):
+    idle, writer = connect(), connect()
+    idle.execute(f'PRAGMA onepen_promote = {promote}')
+    idle.execute('BEGIN')
+    idle.execute('SELECT v FROM t WHERE id = 1').fetchone()
+    # Nothing is known of such transactions, and this one goes nowhere.
+    writer.execute('UPDATE t SET v = v + 1')
+    idle.execute('COMMIT')
+assert value() == 2
+",
+        &[],
+    );
+}
+
+#[test]
+fn a_connection_without_a_timeout_is_refused_at_once() {
+    python(
+        "
+counter()
+writer, other = connect(), connect(timeout=0)
+writer.execute('BEGIN IMMEDIATE')
+try:
+    other.execute('BEGIN IMMEDIATE')
+    assert False, 'not refused'
+except sqlite3.OperationalError as e:
+    assert str(e) == 'database is locked'
+writer.execute('COMMIT')
+other.execute('BEGIN IMMEDIATE'); other.execute('COMMIT')
+",
+        &[],
+    );
+}
+
+#[test]
+fn it_is_switched_per_connection() {
+    python(
+        "
+counter()
+def asks(uri, *pragmas):
+    c = sqlite3.connect(f'file:{db}{uri}', uri=True)
+    return [c.execute('PRAGMA ' + p).fetchone() for p in pragmas]
+assert asks('', 'onepen', 'onepen_promote') == [('on',), ('turn',)]
+assert asks('?onepen=0', 'onepen') == [('off',)]
+assert asks('?onepen_promote=0', 'onepen', 'onepen_promote') == [('on',), ('off',)]
+assert asks('?onepen_promote=lock', 'onepen_promote') == [('lock',)]
+assert asks('', 'onepen_promote=off', 'onepen_promote') == [('off',), ('off',)]
+assert asks('?mode=ro', 'onepen') == [('off',)]
+assert asks('?cache=shared', 'onepen') == [('off',)]
+assert asks('?vfs=unix', 'onepen') == [None]
+assert asks('?vfs=onepen', 'onepen') == [('on',)]
+# Without promotion an upgrade is SQLite's own business.
+one, two = (sqlite3.connect(f'file:{db}?onepen_promote=0', uri=True, isolation_level=None) for _ in 'ab')
+one.execute('BEGIN'); one.execute('SELECT v FROM t').fetchone()
+two.execute('UPDATE t SET v = v + 1')
+try:
+    one.execute('UPDATE t SET v = v + 1')
+    assert False, 'not refused'
+except sqlite3.OperationalError: pass
+",
+        &[],
+    );
+}
+
+#[test]
+fn a_process_that_is_killed_at_any_moment_keeps_nobody_waiting() {
+    python(
+        "
+counter()
+c = connect(); c.execute('CREATE TABLE done(k, n)'); c.close()
+def forever(k):
+    c = connect()
+    while True: add(c)
+def start(k):
+    pid = os.fork()
+    if pid == 0:
+        forever(k); os._exit(0)
+    return pid
+pids = [start(k) for k in range(3)]
+mine = connect()
+for n in range(40):
+    time.sleep(random.random() * 0.02)
+    i = random.randrange(3)
+    os.kill(pids[i], signal.SIGKILL); os.waitpid(pids[i], 0)
+    add(mine)
+    pids[i] = start(i)
+for pid in pids: os.kill(pid, signal.SIGKILL); os.waitpid(pid, 0)
+add(mine)
+assert value() >= 41
+",
+        &[],
+    );
+}
+
+#[test]
+fn a_forked_child_takes_part_with_connections_of_its_own() {
+    python(
+        "
+counter()
+parent = connect()
+add(parent)
+parent.execute('BEGIN IMMEDIATE')
+if os.fork() == 0:
+    # Not with the parent's, which SQLite forbids.
+    c = connect(timeout=0)
+    try: c.execute('BEGIN IMMEDIATE')
+    except sqlite3.OperationalError: os._exit(0)
+    os._exit(1)
+assert os.wait()[1] == 0
+parent.execute('COMMIT')
+all_ok(processes(3, lambda k: [add(c) for c in [connect()] for _ in range(100)] and 'ok'))
+add(parent)
+assert value() == 302, value()
+",
+        &[],
+    );
+}
+
+#[test]
+fn a_side_file_that_is_a_link_or_nonsense_is_not_touched_and_costs_only_the_order() {
+    python(
+        "
+for what in ('link', 'nonsense'):
+    for end in ('', '-wal', '-shm', '-gate'):
+        if os.path.lexists(db + end): os.unlink(db + end)
+    victim = db + '.victim'
+    open(victim, 'w').write('mine')
+    if what == 'link': os.symlink(victim, db + '-gate')
+    else: open(db + '-gate', 'w').write('nothing of ours' * 100)
+    before = open(db + '-gate').read()
+    counter()
+    c = connect()
+    add(c)
+    assert c.execute('PRAGMA onepen').fetchone() == ('no place at the gate',)
+    assert value() == 1
+    c.close()
+    assert open(victim).read() == 'mine' and open(db + '-gate').read() == before
+",
+        &[],
+    );
+}
+
+#[test]
+fn several_that_open_a_new_database_at_once_all_get_their_log() {
+    python(
+        "
+for n in range(10):
+    db = sys.argv[2] + str(n)
+    ready, go = os.pipe()
+    def work(k):
+        os.close(go); os.read(ready, 1)
+        c = connect()
+        c.execute('PRAGMA journal_mode = wal')
+        c.execute('CREATE TABLE IF NOT EXISTS t(v)')
+        c.execute('INSERT INTO t VALUES(?)', (k,))
+        return 'ok'
+    threading.Timer(0.05, lambda: os.close(go)).start()
+    all_ok(processes(4, work))
+    os.close(ready)
+",
+        &[],
+    );
+}
