@@ -5,7 +5,7 @@
 //! caller's deadline and cancel token in between.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
@@ -14,6 +14,7 @@ use rusqlite::{Connection, OpenFlags, ffi};
 use crate::blocks::retry::{Class, Stopped, again};
 use crate::engine::{Patience, Witness, gave_up};
 use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
+use crate::file::{self, FileId};
 use crate::options::{Durability, Journal, Options};
 use crate::strangers::Strangers;
 
@@ -33,6 +34,8 @@ pub(crate) struct Connector {
     pub(crate) strangers: Arc<Strangers>,
     /// Flushing is pointless for a database that dies with the process.
     pub(crate) volatile: bool,
+    /// The file that was opened first: the path may lead to another one later.
+    file: OnceLock<FileId>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,15 +70,21 @@ impl Connector {
             name,
             options,
             volatile,
+            file: OnceLock::new(),
         })
     }
 
     /// Opens a connection and puts every setting in place.
+    ///
+    /// # Errors
+    /// Also when the path leads to another file than before: what it has is not what
+    /// this database had, and its log is another one.
     pub(crate) fn open(&self, role: Role, patience: &dyn Patience) -> Result<Connection> {
         let read_only = self.options.read_only;
         let access = match role {
             Role::Reader => OpenFlags::SQLITE_OPEN_READ_ONLY,
             _ if read_only => OpenFlags::SQLITE_OPEN_READ_ONLY,
+            _ if self.file.get().is_some() => OpenFlags::SQLITE_OPEN_READ_WRITE,
             _ => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
         };
         // A private cache, whatever another library of this process made the
@@ -93,13 +102,36 @@ impl Connector {
         let connection = retry(patience, what, since, || {
             Connection::open_with_flags(&self.path, flags)
         })
-        .map_err(|error| self.not_opened(error))?;
+        .map_err(|error| match self.is_the_same() {
+            Ok(()) => self.not_opened(error),
+            Err(replaced) => replaced,
+        })?;
+        self.is_the_same()?;
         if access.contains(OpenFlags::SQLITE_OPEN_READ_WRITE) {
             refuse_read_only(&connection).map_err(|error| self.not_opened(error.into()))?;
         }
         retry(patience, what, since, || self.configure(&connection, role))
             .map_err(|error| self.not_opened(error))?;
         Ok(connection)
+    }
+
+    /// Whether the path leads to the file that was opened first, which may be now.
+    fn is_the_same(&self) -> Result<()> {
+        let now = file::identify(&self.path)
+            .map_err(|error| self.context(Error::io("the file cannot be looked at", error)))?;
+        let first = match (self.file.get(), &now) {
+            (None, Some(now)) => self.file.get_or_init(|| now.clone()),
+            (None, None) => return Ok(()),
+            (Some(first), _) => first,
+        };
+        if now.as_ref() == Some(first) {
+            return Ok(());
+        }
+        Err(self.context(Error::new(
+            ErrorKind::Refused,
+            "the database file was moved away or replaced while it was open: its name leads to \
+             another file, or to none; close the database and open it again",
+        )))
     }
 
     /// What keeps a connection from reading, where nothing rarer does.

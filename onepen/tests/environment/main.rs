@@ -11,5 +11,6 @@ mod common;
 mod damage;
 mod full;
 mod leftovers;
+mod moved;
 mod rights;
 mod signals;
