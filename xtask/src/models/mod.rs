@@ -5,7 +5,7 @@
 //! Each model is a build of its own (`--cfg onepen_loom`, `--cfg
 //! onepen_shuttle`) with a target directory of its own, so that going back and
 //! forth rebuilds nothing. The scenarios are in `onepen/src/models`; `suite`
-//! runs them and reads what they print, [`planted`](crate::planted) breaks a copy
+//! runs them and reads what they print, [`planted`] breaks a copy
 //! of the library one bug at a time.
 
 pub mod suite;
