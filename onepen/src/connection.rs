@@ -84,7 +84,6 @@ impl Connector {
         let access = match role {
             Role::Reader => OpenFlags::SQLITE_OPEN_READ_ONLY,
             _ if read_only => OpenFlags::SQLITE_OPEN_READ_ONLY,
-            _ if self.file.get().is_some() => OpenFlags::SQLITE_OPEN_READ_WRITE,
             _ => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
         };
         // A private cache, whatever another library of this process made the
@@ -99,13 +98,13 @@ impl Connector {
             Role::Writer | Role::Checkpointer => WaitedFor::Opening,
         };
         let patience = &self.strangers.notice(patience, what, since);
+        if self.file.get().is_some() {
+            self.is_the_same()?; // or an empty one would be made (ATTACH needs CREATE)
+        }
         let connection = retry(patience, what, since, || {
             Connection::open_with_flags(&self.path, flags)
         })
-        .map_err(|error| match self.is_the_same() {
-            Ok(()) => self.not_opened(error),
-            Err(replaced) => replaced,
-        })?;
+        .map_err(|error| self.not_opened(error))?;
         self.is_the_same()?;
         if access.contains(OpenFlags::SQLITE_OPEN_READ_WRITE) {
             refuse_read_only(&connection).map_err(|error| self.not_opened(error.into()))?;
