@@ -96,8 +96,10 @@ fn a_stranger_that_stays_is_said_to_have_been_there_before() {
         let error = scene.db.with().deadline(SOON).execute("DELETE FROM t", ());
         error.unwrap_err().waited().holder.clone().unwrap().since
     };
-    assert_eq!(since(), None, "seen for the first time");
-    assert!(since().expect("seen again") >= SOON / 2);
+    // Nothing, or as long as the same wait has looked at it before.
+    let first = since().unwrap_or_default();
+    let again = since().expect("seen again");
+    assert!(again >= first + SOON / 2, "{first:?}, then {again:?}");
 }
 
 #[test]
