@@ -245,6 +245,61 @@ impl Open {
         }
     }
 
+    /// The same for calls of which nothing follows but that they are passed on, as in
+    /// a program that is alone nearly all are; `None` for the others. Nothing in it can
+    /// panic.
+    #[inline]
+    fn short_shm_lock(&self, offset: c_int, n: c_int, flags: c_int) -> Option<c_int> {
+        if offset < sqlite::SLOT_READ || n != 1 || waiting::does_anybody_remember() {
+            return None;
+        }
+        let pass = || self.real_shm_lock(offset, n, flags);
+        if flags & sqlite::SHM_EXCLUSIVE != 0 || self.through.get() {
+            return Some(pass()); // a reader's mark
+        }
+        if flags & sqlite::SHM_LOCK != 0 {
+            self.reads_at_once().then(|| {
+                let rc = pass();
+                self.committed.set(false);
+                self.change(|machine| machine.short_lock_read(rc == sqlite::OK));
+                rc
+            })
+        } else {
+            (self.machine.get().may_end_at_once() && !self.turns.has_turn()).then(|| {
+                let rc = pass();
+                // There is no turn to pass on.
+                if self.change(Machine::short_unlock_read) {
+                    self.commits.set(0);
+                }
+                rc
+            })
+        }
+    }
+
+    #[inline]
+    fn change<T>(&self, with: impl FnOnce(&mut Machine) -> T) -> T {
+        let mut machine = self.machine.get();
+        let answer = with(&mut machine);
+        self.machine.set(machine);
+        answer
+    }
+
+    /// Whether nothing is to be done for the read lock that is asked for but to pass it
+    /// on: a single statement reads, or writes and takes the write lock by itself.
+    fn reads_at_once(&self) -> bool {
+        // A connection without a place at the gate takes it the long way.
+        if !self.machine.get().may_read_at_once() || !self.turns.is_seated() || self.is_shared() {
+            return false;
+        }
+        let db = self.db();
+        // SAFETY: the connection is in the middle of using this file.
+        let alone = !db.is_null() && unsafe { (self.served.host.get_autocommit)(db) } != 0;
+        if alone {
+            self.kind.set(None);
+        }
+        alone
+    }
+
     /// Does what the machine says, until it has an answer.
     fn drive(&self, call: Call, pass: impl Fn() -> c_int) -> c_int {
         let mut machine = self.machine.get();
@@ -867,6 +922,15 @@ unsafe extern "C" fn close(file: *mut File) -> c_int {
 unsafe extern "C" fn shm_lock(file: *mut File, offset: c_int, n: c_int, flags: c_int) -> c_int {
     // SAFETY: SQLite calls it with a file of ours that is open.
     let open = unsafe { parts(file) };
+    match open.short_shm_lock(offset, n, flags) {
+        Some(rc) => rc,
+        None => guarded_shm_lock(open, offset, n, flags),
+    }
+}
+
+/// Apart, because it would weigh down the short way.
+#[inline(never)]
+fn guarded_shm_lock(open: &Open, offset: c_int, n: c_int, flags: c_int) -> c_int {
     guard(sqlite::IOERR, || open.shm_lock(offset, n, flags))
 }
 

@@ -528,6 +528,41 @@ impl Machine {
         }
     }
 
+    /// Whether a [`Call::LockRead`] of a transaction that only reads ([`Will::Read`])
+    /// may be passed on at once, to be told by [`short_lock_read`](Self::short_lock_read):
+    /// nothing is kept from before. The same as the long way, for the sake of programs
+    /// that are alone and read one row at a time.
+    #[inline]
+    pub fn may_read_at_once(&self) -> bool {
+        self.stage == Stage::Idle && !self.checkpointing && !self.expects
+    }
+
+    /// The read lock was `granted` at once, or refused.
+    #[inline]
+    pub fn short_lock_read(&mut self, granted: bool) {
+        self.again = false;
+        self.foreseen = false;
+        if granted {
+            self.stage = Stage::Reading;
+        }
+    }
+
+    /// Whether a [`Call::UnlockRead`] may be passed on at once, to be told by
+    /// [`short_unlock_read`](Self::short_unlock_read): it is the end of a transaction
+    /// of which nothing is to be learnt.
+    #[inline]
+    pub fn may_end_at_once(&self) -> bool {
+        self.stage == Stage::Reading && (self.again || !self.foreseen)
+    }
+
+    /// The read lock was let go at once. Says whether to pass the turn on, if there
+    /// is one.
+    #[inline]
+    pub fn short_unlock_read(&mut self) -> bool {
+        self.stage = Stage::Idle;
+        !(self.again || self.expects || self.checkpointing)
+    }
+
     fn lock_read(&mut self) -> Action {
         match self.stage {
             Stage::Idle if self.checkpointing => self.go(Step::PassingRead, Action::Pass),

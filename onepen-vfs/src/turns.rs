@@ -50,6 +50,12 @@ impl Turns {
         self.seat.get_or_init(|| self.join()).as_ref()
     }
 
+    /// Whether [`seat`](Self::seat) was called, whatever came of it.
+    #[inline]
+    pub fn is_seated(&self) -> bool {
+        self.seat.get().is_some()
+    }
+
     fn join(&self) -> Option<Seat> {
         if !self.path.metadata().ok()?.is_file() {
             return None;
@@ -121,6 +127,12 @@ impl Turns {
                 seat.pass_on(commits, commits, || false);
             }
         }
+    }
+
+    /// Whether there is a turn to pass on.
+    #[inline]
+    pub fn has_turn(&self) -> bool {
+        self.turn.load(Relaxed)
     }
 
     /// Nobody wants the turn any more.

@@ -29,17 +29,23 @@ pub fn refused(turns: &Arc<Turns>) {
     });
 }
 
+/// Whether any thread remembers a file, so that [`asked`] has something to do.
+#[inline]
+pub fn does_anybody_remember() -> bool {
+    REMEMBER.load(Relaxed) != 0
+}
+
 /// This file is asked for a lock: no other one's refusal is the last any more.
 #[inline]
 pub fn asked(turns: &Arc<Turns>) {
-    if REMEMBER.load(Relaxed) != 0 {
+    if does_anybody_remember() {
         forget_unless(|refused| std::ptr::eq(refused.as_ptr(), Arc::as_ptr(turns)));
     }
 }
 
 /// The last refusal is over.
 pub fn over() {
-    if REMEMBER.load(Relaxed) != 0 {
+    if does_anybody_remember() {
         forget_unless(|_| false);
     }
 }
@@ -57,7 +63,7 @@ fn forget_unless(keep: impl Fn(&Weak<Turns>) -> bool) {
 /// Waits for the turn of the file that refused last, for so long at most. `false`:
 /// there is none, and nobody has waited.
 pub fn sleep(microseconds: i32) -> bool {
-    if REMEMBER.load(Relaxed) == 0 {
+    if !does_anybody_remember() {
         return false;
     }
     let refused = REFUSED

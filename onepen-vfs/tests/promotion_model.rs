@@ -26,6 +26,7 @@ mod sqlite;
 #[path = "promotion_model/paths.rs"]
 mod paths;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use promotion::{Action, Answer, Call, Machine, Stage, Told, Will};
@@ -662,6 +663,83 @@ fn passes(model: Promotion) -> Seen {
 /// What of it does not hold.
 fn fails(model: &Promotion) -> Vec<&'static str> {
     paths::look(model).1
+}
+
+/// Every machine between two calls, whatever was asked before and came of it.
+fn machines() -> HashSet<Machine> {
+    const CALLS: [Call; 8] = [
+        Call::LockRead,
+        Call::UnlockRead,
+        Call::LockWrite,
+        Call::UnlockWrite,
+        Call::LockCheckpoint,
+        Call::UnlockCheckpoint,
+        Call::Demote,
+        Call::Close,
+    ];
+    let mut between = HashSet::from([Machine::default()]);
+    let mut within = HashSet::new();
+    let mut to_do = vec![(Machine::default(), None)];
+    while let Some((machine, action)) = to_do.pop() {
+        let mut go_on = |mut machine: Machine, go: &dyn Fn(&mut Machine) -> Action| {
+            let next = go(&mut machine);
+            let is_new = match next {
+                Action::Answer(_) => between.insert(machine),
+                _ => within.insert((machine, next)),
+            };
+            if is_new {
+                let under_way = (!matches!(next, Action::Answer(_))).then_some(next);
+                to_do.push((machine, under_way));
+            }
+        };
+        match action {
+            None => CALLS
+                .iter()
+                .for_each(|&call| go_on(machine, &|machine| machine.ask(call))),
+            Some(Action::Foresee) => [Will::Read, Will::Write, Will::Turn, Will::Perhaps]
+                .iter()
+                .for_each(|&will| {
+                    go_on(machine, &|machine| machine.told(Told::Foreseen(will)));
+                }),
+            Some(_) => [Told::Yes, Told::No]
+                .iter()
+                .for_each(|&told| go_on(machine, &|machine| machine.told(told))),
+        }
+    }
+    between
+}
+
+#[test]
+fn the_short_way_of_a_read_lock_is_the_long_one() {
+    let (mut locks, mut unlocks) = (0, 0);
+    for machine in machines() {
+        for granted in [true, false] {
+            if machine.may_read_at_once() {
+                let mut long = machine;
+                assert_eq!(long.ask(Call::LockRead), Action::Foresee, "{machine:?}");
+                assert_eq!(long.told(Told::Foreseen(Will::Read)), Action::Pass);
+                assert_eq!(long.told(granted.into()), Action::Answer(Answer::AsReal));
+                let mut short = machine;
+                short.short_lock_read(granted);
+                assert_eq!(short, long, "{machine:?}");
+                locks += 1;
+            }
+            if machine.may_end_at_once() {
+                let mut long = machine;
+                assert_eq!(long.ask(Call::UnlockRead), Action::Pass, "{machine:?}");
+                let mut next = long.told(granted.into());
+                let mut short = machine;
+                if short.short_unlock_read() {
+                    assert_eq!(next, Action::PassOn, "{machine:?}");
+                    next = long.told(Told::Yes);
+                }
+                assert_eq!(next, Action::Answer(Answer::AsReal), "{machine:?}");
+                assert_eq!(short, long, "{machine:?}");
+                unlocks += 1;
+            }
+        }
+    }
+    assert!(locks > 0 && unlocks > 0);
 }
 
 #[test]
