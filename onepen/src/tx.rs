@@ -1,7 +1,9 @@
 //! What a write closure gets to work with.
 
 use std::cell::Cell;
+#[cfg(feature = "tracing")]
 use std::panic::Location;
+#[cfg(feature = "tracing")]
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,12 +53,10 @@ pub(crate) fn as_member<T>(
     about: &About,
     call: impl FnOnce(&WriteTx<'_>) -> Result<T>,
 ) -> Result<T> {
-    let runs =
-        cfg!(feature = "tracing").then(|| engine.running.begin(about.at, about.label.as_ref()));
-    let Some(limit) = about.limit else {
-        let answer = run(engine, call);
-        drop(runs);
-        return answer;
+    #[cfg(feature = "tracing")]
+    let _runs = engine.running.begin(about.at, about.label.as_ref());
+    let Some(limit) = about.limit.as_deref().copied() else {
+        return run(engine, call);
     };
     let since = Instant::now();
     engine.limit(since.checked_add(limit));
@@ -81,23 +81,28 @@ impl Drop for Limited<'_> {
     }
 }
 
-/// What is known of a write closure that its code does not say.
+/// What is known of a write closure that its code does not say. It lies in every
+/// queued write, twice in a task's, so it is small.
 #[derive(Clone)]
 pub(crate) struct About {
     /// Where it was submitted.
-    pub(crate) at: &'static Location<'static>,
-    pub(crate) label: Option<Arc<str>>,
+    #[cfg(feature = "tracing")]
+    at: &'static Location<'static>,
+    #[cfg(feature = "tracing")]
+    label: Option<Arc<str>>,
     /// The longest it may hold the pen.
-    pub(crate) limit: Option<Duration>,
+    limit: Option<Box<Duration>>,
 }
 
 impl About {
     #[track_caller]
     pub(crate) fn of(ticket: &Ticket) -> Self {
         Self {
+            #[cfg(feature = "tracing")]
             at: Location::caller(),
+            #[cfg(feature = "tracing")]
             label: ticket.label.clone(),
-            limit: ticket.limit,
+            limit: ticket.limit.map(Box::new),
         }
     }
 }

@@ -51,7 +51,7 @@ impl<E: Engine> Expires for Pen<E> {
             .queue
             .iter()
             .chain(state.lobby.iter().map(|waiting| &waiting.job))
-            .filter(|job| job.header().deadline.is_some_and(|at| at <= now))
+            .filter(|job| job.header().deadline().is_some_and(|at| at <= now))
             .cloned()
             .collect();
         let ended: Vec<_> = due
@@ -61,7 +61,7 @@ impl<E: Engine> Expires for Pen<E> {
         let lobby = state
             .lobby
             .iter()
-            .filter_map(|waiting| waiting.job.header().deadline)
+            .filter_map(|waiting| waiting.job.header().deadline())
             .min();
         // Looking through a long queue takes its time, under the lock: a tenth of
         // all time at most, rather than once for each of many deadlines.

@@ -342,7 +342,7 @@ fn begin<E: Engine>(pen: &Pen<E>, engine: &mut E, patience: &dyn Patience) -> Re
 /// Those who share a transaction wait together, until the last of them would
 /// give up.
 fn patience_of_all<'a, E: 'a>(jobs: impl IntoIterator<Item = &'a Queued<E>>) -> Until<'static> {
-    let deadlines = jobs.into_iter().map(|job| job.header().deadline);
+    let deadlines = jobs.into_iter().map(|job| job.header().deadline());
     let deadline = deadlines.reduce(|a, b| Some(a?.max(b?))).flatten();
     Until {
         deadline,

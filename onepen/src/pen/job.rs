@@ -83,7 +83,9 @@ pub(crate) struct Header {
     /// was never there.
     lobby_left: AtomicU32,
     pub(crate) since: Instant,
-    pub(crate) deadline: Option<Instant>,
+    /// Nanoseconds from `since` on that it waits; `u64::MAX` for ever. (An `Option`
+    /// of an `Instant` is twice as large.)
+    patience: u64,
     pub(crate) label: Option<std::sync::Arc<str>>,
 }
 
@@ -100,10 +102,18 @@ impl Header {
                 .saturating_add(u32::try_from(closure).unwrap_or(u32::MAX)),
             lobby_left: AtomicU32::new(0),
             since,
-            deadline: ticket
+            patience: ticket
                 .patience
-                .and_then(|patience| since.checked_add(patience)),
+                .and_then(|patience| u64::try_from(patience.as_nanos()).ok())
+                .unwrap_or(u64::MAX),
             label: ticket.label.clone(),
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self.patience {
+            u64::MAX => None,
+            nanos => self.since.checked_add(Duration::from_nanos(nanos)),
         }
     }
 

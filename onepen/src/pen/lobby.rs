@@ -78,7 +78,7 @@ impl<E: Engine> Pen<E> {
             });
         }
         self.tally.queued(before + 1);
-        if let Some(deadline) = header.deadline
+        if let Some(deadline) = header.deadline()
             && state.calls.ask(deadline)
         {
             let this: Arc<dyn Expires> = Arc::clone(self) as _;

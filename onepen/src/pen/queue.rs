@@ -116,6 +116,6 @@ impl<E> Queue<E> {
     }
 
     pub(crate) fn earliest_deadline(&self) -> Option<Instant> {
-        self.iter().filter_map(|job| job.header().deadline).min()
+        self.iter().filter_map(|job| job.header().deadline()).min()
     }
 }
