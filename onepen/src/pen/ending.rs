@@ -152,7 +152,7 @@ impl<E: Engine> Pen<E> {
         job.fail(
             error(waited)
                 .blaming(outside)
-                .with_label(job.header().label.clone()),
+                .with_label(job.header().label()),
         );
         wake.add(&*job);
         wake.wake_all(self);

@@ -137,7 +137,7 @@ impl<E: Engine> Group<E> {
         let claimed = self.claimed.drain(..).map(|claimed| claimed.job);
         let everybody: Vec<_> = self.members.drain(..).chain(claimed).collect();
         for job in everybody {
-            job.fail(error().with_label(job.header().label.clone()));
+            job.fail(error().with_label(job.header().label()));
             self.answer(job);
         }
     }
@@ -316,7 +316,7 @@ fn commit<E: Engine>(engine: &mut E, group: &mut Group<E>) {
                 // its own error may be about a neighbour that is gone.
                 failed.without_trace()
             };
-            job.fail(error.with_label(header.label.clone()));
+            job.fail(error.with_label(header.label()));
         }
     }
     group.last_size += group.members.len();

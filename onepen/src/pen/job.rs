@@ -86,7 +86,8 @@ pub(crate) struct Header {
     /// Nanoseconds from `since` on that it waits; `u64::MAX` for ever. (An `Option`
     /// of an `Instant` is twice as large.)
     patience: u64,
-    pub(crate) label: Option<std::sync::Arc<str>>,
+    /// Behind one more pointer: few writes have one.
+    label: Option<Box<std::sync::Arc<str>>>,
 }
 
 impl Header {
@@ -106,8 +107,12 @@ impl Header {
                 .patience
                 .and_then(|patience| u64::try_from(patience.as_nanos()).ok())
                 .unwrap_or(u64::MAX),
-            label: ticket.label.clone(),
+            label: ticket.label.clone().map(Box::new),
         }
+    }
+
+    pub(crate) fn label(&self) -> Option<std::sync::Arc<str>> {
+        self.label.as_deref().cloned()
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
@@ -218,7 +223,7 @@ where
         let mut call = lock(&self.call);
         let ran = match &mut *call {
             Some(call) => catch_unwind(AssertUnwindSafe(|| call(engine)))
-                .map(|answer| answer.map_err(|error| error.with_label(self.header.label.clone()))),
+                .map(|answer| answer.map_err(|error| error.with_label(self.header.label()))),
             None => Ok(Err(discarded())),
         };
         drop(call);

@@ -151,7 +151,7 @@ pub(super) fn run_exclusive<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut
         let Some(job) = state.queue.claim() else {
             return;
         };
-        state.holder.label.clone_from(&job.header().label);
+        state.holder.label = job.header().label();
         job
     };
     let started = Instant::now();

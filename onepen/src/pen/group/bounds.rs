@@ -76,7 +76,7 @@ impl Bounds {
             self.bytes_left = self.bytes_left.saturating_sub(header.bytes as usize);
             let alone = header.kind == Kind::Alone;
             if group.members.is_empty() && group.claimed.is_empty() {
-                state.holder.label.clone_from(&header.label);
+                state.holder.label = header.label();
             }
             group.claimed.push_back(Claimed { job, alone });
             if alone {
@@ -107,7 +107,7 @@ impl LongWaits {
             self.writes += 1;
             if waited > self.longest {
                 self.longest = waited;
-                self.label.clone_from(&header.label);
+                self.label = header.label();
             }
         }
     }
