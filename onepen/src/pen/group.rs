@@ -106,7 +106,9 @@ impl<E: Engine> Group<E> {
 
     /// Wakes everybody who has been answered, or has them woken.
     fn announce(&mut self, pen: &Arc<Pen<E>>) {
-        if self.wake.sleepers() >= pen.limits.wake_beside {
+        let crowd = self.wake.sleepers() >= pen.limits.wake_beside;
+        pen.eager.crowd(crowd);
+        if crowd {
             let words = self.wake.take_words();
             if !self.herald.wake(pen, words) {
                 pen.wake_words(words);

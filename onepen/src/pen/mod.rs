@@ -33,6 +33,11 @@
 //! they chose.
 
 pub(crate) mod borrowed;
+#[cfg_attr(
+    any(onepen_loom, onepen_shuttle, not(target_os = "linux")),
+    allow(dead_code, reason = "everybody sleeps there")
+)]
+mod eager;
 mod ending;
 pub(crate) mod future;
 pub(crate) mod group;
@@ -139,6 +144,8 @@ pub(crate) struct Pen<E> {
     writer: WaitWord,
     /// The thread that wakes large groups sleeps here.
     bell: herald::Bell,
+    /// Whether callers give the processor away before they sleep.
+    eager: eager::Eager,
     /// Callers of `submit` that wait in the lobby sleep here.
     admitted: WaitWord,
     /// The holder is waiting for a lock outside this process.
@@ -187,6 +194,7 @@ impl<E: Engine> Pen<E> {
             epoch: AtomicU8::new(0),
             writer: WaitWord::new(),
             bell: herald::Bell::new(),
+            eager: eager::Eager::new(),
             admitted: WaitWord::new(),
             at_write_lock: AtomicBool::new(false),
             at_gate: AtomicBool::new(false),
@@ -279,7 +287,9 @@ impl<E: Engine> Pen<E> {
                 if let Some(ran) = answer.take() {
                     return ran;
                 }
-                word.wait(seen, None);
+                if !self.eager.wait(|| word.current() != seen) {
+                    word.wait(seen, None);
+                }
                 // Woken with the group before ours: sleep with our own, where
                 // nobody is woken again for the others' sake. (A group that
                 // already runs has its word: with the next one's, it would

@@ -1,11 +1,12 @@
 //! The pen: who writes next, in which group, and who is told.
 
-use crate::planted::{Bug, loom, scenario, shuttle};
+use crate::planted::{Bug, loom, scenario, shuttle, unit};
 
 const GROUP: &str = "onepen/src/pen/group.rs";
 const ALONE: &str = "onepen/src/pen/group/alone.rs";
 const BOUNDS: &str = "onepen/src/pen/group/bounds.rs";
 const MEMBER: &str = "onepen/src/pen/group/member.rs";
+const EAGER: &str = "onepen/src/pen/eager.rs";
 const ENDING: &str = "onepen/src/pen/ending.rs";
 const HELD: &str = "onepen/src/pen/held.rs";
 const HERALD: &str = "onepen/src/pen/herald.rs";
@@ -302,5 +303,16 @@ pub(super) const BUGS: &[Bug] = &[
             "self.lanes[header.priority as usize].push_front(job);",
         )],
         by: scenario("models::groups::members_that_wait_together_share_one_commit"),
+    },
+    Bug {
+        what: "callers stay impatient while others want the processor",
+        file: EAGER,
+        changes: &[(
+            "score > TOO_BAD && self.all.swap(false, Ordering::Relaxed)",
+            "score > TOO_BAD && self.all.load(Ordering::Relaxed)",
+        )],
+        by: unit(
+            "pen::eager::tests::when_the_processor_is_wanted_everybody_sleeps_within_fifty_milliseconds",
+        ),
     },
 ];
