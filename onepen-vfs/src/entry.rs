@@ -30,43 +30,31 @@ fn is_default() -> bool {
     })
 }
 
-/// The entry point SQLite tries first.
-///
-/// # Safety
-/// For SQLite to call when it loads the extension.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sqlite3_extension_init(
-    _db: *mut Db,
-    _error: *mut *mut c_char,
-    api: *const c_void,
-) -> c_int {
-    load(api, is_default())
+/// An entry point for SQLite to call when it loads the extension.
+macro_rules! entry_points {
+    ($($(#[doc = $doc:literal])* $name:ident($default:expr);)*) => {$(
+        $(#[doc = $doc])*
+        ///
+        /// # Safety
+        /// For SQLite to call when it loads the extension.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name(
+            _db: *mut Db,
+            _error: *mut *mut c_char,
+            api: *const c_void,
+        ) -> c_int {
+            load(api, $default)
+        }
+    )*};
 }
 
-/// The entry point after the name of the library.
-///
-/// # Safety
-/// For SQLite to call when it loads the extension.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sqlite3_onepenvfs_init(
-    _db: *mut Db,
-    _error: *mut *mut c_char,
-    api: *const c_void,
-) -> c_int {
-    load(api, is_default())
-}
-
-/// The entry point for who wants to say `?vfs=onepen` wherever it is to be used.
-///
-/// # Safety
-/// For SQLite to call when it loads the extension.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sqlite3_onepenvfsnamed_init(
-    _db: *mut Db,
-    _error: *mut *mut c_char,
-    api: *const c_void,
-) -> c_int {
-    load(api, false)
+entry_points! {
+    /// The entry point SQLite tries first.
+    sqlite3_extension_init(is_default());
+    /// The entry point after the name of the library.
+    sqlite3_onepenvfs_init(is_default());
+    /// The entry point for who wants to say `?vfs=onepen` wherever it is to be used.
+    sqlite3_onepenvfsnamed_init(false);
 }
 
 /// Registers the VFS with a SQLite library that loads no extensions, given its

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use stateright::{Expectation, Model};
 
-use super::{Move, Promotion, State};
+use super::world::{Move, Promotion, State};
 
 /// How many states there are, and which properties do not hold.
 pub fn look(model: &Promotion) -> (usize, Vec<&'static str>) {

@@ -1,0 +1,207 @@
+//! Which transaction begins: whether it is the first of its connection on this file,
+//! and whether it will write, by the statement that runs.
+//!
+//! Everything here asks SQLite, from within a call of SQLite: the connection's mutex is
+//! this thread's, and no statement comes or goes meanwhile.
+
+use std::ffi::{CStr, c_int, c_void};
+use std::ptr::{null, null_mut};
+use std::time::{Duration, Instant};
+
+use super::Open;
+use super::switches::Promote;
+use crate::kinds::Kind;
+use crate::promotion::Will;
+use crate::sqlite::{self, File};
+use crate::waiting;
+
+/// So long a transaction waits for its turn of which it is not known that it writes.
+const PERHAPS_WAITS: Duration = Duration::from_millis(250);
+
+/// So long a transaction may take from its first read to its first write in its turn
+/// before others go on: if it is known to write, and if not.
+const READS: Duration = Duration::from_secs(1);
+const PERHAPS_READS: Duration = Duration::from_millis(100);
+
+impl Open {
+    /// Whether the transaction that begins to read will write.
+    pub(super) fn foresee(&self) -> Will {
+        let db = self.db();
+        if self.promote.get() == Promote::Off || db.is_null() {
+            return Will::Read;
+        }
+        // SAFETY: the connection is in the middle of using this file.
+        if unsafe { (self.served.host.get_autocommit)(db) } != 0 {
+            self.kind.set(None);
+            return Will::Read; // a single statement takes the write lock at once
+        }
+        match self.foresee_by_statement() {
+            Will::Write if self.promote.get() == Promote::Lock => Will::Write,
+            Will::Write => Will::Turn,
+            will => will,
+        }
+    }
+
+    /// What is known of the transaction by the statement that runs.
+    pub(super) fn foresee_by_statement(&self) -> Will {
+        let mut kind = None;
+        let mut writes = false;
+        self.running(|statement| {
+            // SAFETY: a statement of this connection, which is inside of SQLite.
+            writes = unsafe { (self.served.host.stmt_readonly)(statement) } == 0;
+            kind = kind.or_else(|| Some(self.kind_of(statement)));
+            writes
+        });
+        let will = match kind {
+            _ if writes => Will::Write,
+            Some(kind) => kind.will(),
+            None => Will::Read, // SQLite reads the schema
+        };
+        self.kind.set(kind.filter(|_| !writes));
+        self.known.set(will == Will::Write);
+        will
+    }
+
+    /// The turn is taken for a transaction that reads first.
+    pub(super) fn reads_first(&self) {
+        let time = if self.known.get() {
+            READS
+        } else {
+            PERHAPS_READS
+        };
+        self.turns.reads_first(time);
+    }
+
+    pub(super) fn text(&self, statement: *mut sqlite::Stmt) -> &[u8] {
+        // SAFETY: a statement of this connection.
+        let text = unsafe { (self.served.host.sql)(statement) };
+        if text.is_null() {
+            return b"";
+        }
+        // SAFETY: SQLite's string lives as long as the statement, which is running.
+        unsafe { CStr::from_ptr(text) }.to_bytes()
+    }
+
+    pub(super) fn kind_of(&self, statement: *mut sqlite::Stmt) -> Kind {
+        Kind::of(self.text(statement))
+    }
+
+    /// Calls `with` for each running statement until it says `true`.
+    pub(super) fn running(&self, mut with: impl FnMut(*mut sqlite::Stmt) -> bool) {
+        let db = self.db();
+        let host = &self.served.host;
+        let mut statement = null_mut();
+        loop {
+            // SAFETY: the connection's mutex is this thread's while SQLite calls us,
+            // so no statement comes or goes.
+            unsafe {
+                statement = (host.next_stmt)(db, statement);
+                if statement.is_null() {
+                    return;
+                }
+                if (host.stmt_busy)(statement) == 0 {
+                    continue;
+                }
+            }
+            if with(statement) {
+                return;
+            }
+        }
+    }
+
+    /// Whether the transaction whose read lock is let go only begins again.
+    pub(super) fn retries(&self) -> bool {
+        let db = self.db();
+        // SAFETY: as in `foresee`.
+        if db.is_null() || unsafe { (self.served.host.get_autocommit)(db) } != 0 {
+            return false;
+        }
+        let Some(kind) = self.kind.get() else {
+            return false;
+        };
+        let mut same = false;
+        let mut ends = false;
+        self.running(|statement| {
+            let text = self.text(statement).trim_ascii_start();
+            let word = &text[..text.len().min(8)];
+            ends |= word.eq_ignore_ascii_case(b"rollback") || !begins_with_read(word);
+            same |= self.kind_of(statement) == kind;
+            false
+        });
+        same && !ends
+    }
+
+    /// Whether no transaction is open on this file yet.
+    pub(super) fn begins(&self) -> bool {
+        let db = self.db();
+        if db.is_null() {
+            return true;
+        }
+        let host = &self.served.host;
+        // SAFETY: the connection is in the middle of using this file.
+        if unsafe { (host.txn_state)(db, null()) } == sqlite::TXN_NONE {
+            return true;
+        }
+        // One is open somewhere. Here?
+        for index in 0.. {
+            // SAFETY: as above.
+            let name = unsafe { (host.db_name)(db, index) };
+            if name.is_null() {
+                break;
+            }
+            let mut file: *mut File = null_mut();
+            // SAFETY: this file control stores a pointer.
+            unsafe {
+                (host.file_control)(
+                    db,
+                    name,
+                    sqlite::FCNTL_FILE_POINTER,
+                    (&raw mut file).cast::<c_void>(),
+                );
+            }
+            let ours = !file.is_null() && {
+                // SAFETY: a file of the connection, which is open.
+                let methods = unsafe { (*file).methods };
+                std::ptr::eq(methods, &raw const self.methods)
+            };
+            if ours {
+                // SAFETY: as above.
+                return unsafe { (host.txn_state)(db, name) } == sqlite::TXN_NONE;
+            }
+        }
+        false
+    }
+
+    /// Calls the connection's busy handler, as SQLite does when a lock is refused.
+    pub(super) fn wait(&self, rc: c_int, since: Instant) -> bool {
+        let patient = matches!(rc & 0xff, sqlite::OK | sqlite::BUSY)
+            && (self.known.get() || since.elapsed() < PERHAPS_WAITS)
+            && self.has_no_other_transaction();
+        let again = patient
+            && self.busy.get().is_some_and(|busy| {
+                waiting::refused(&self.turns);
+                // SAFETY: SQLite said that this may be called so.
+                unsafe { (busy.handler)(busy.argument) != 0 }
+            });
+        if !again {
+            self.turns.leave();
+            waiting::over();
+        }
+        again
+    }
+
+    /// Who has another database's lock must not stand in line for this one's: the
+    /// next could do it the other way round.
+    pub(super) fn has_no_other_transaction(&self) -> bool {
+        let db = self.db();
+        // SAFETY: as in `begins`.
+        !db.is_null() && unsafe { (self.served.host.txn_state)(db, null()) } == sqlite::TXN_NONE
+    }
+}
+
+/// Whether the text may be a statement that reads: not one that ends a transaction.
+fn begins_with_read(word: &[u8]) -> bool {
+    let is =
+        |start: &[u8]| word.len() >= start.len() && word[..start.len()].eq_ignore_ascii_case(start);
+    !is(b"commit") && !is(b"end") && !is(b"release")
+}
