@@ -5,130 +5,40 @@
 //! can neither end the transaction nor leave anything behind that the next member
 //! would notice; a COMMIT that may or may not have reached the disk is reported
 //! as [`Outcome::Unknown`], never as a failure.
+//!
+//! | file | subject |
+//! |---|---|
+//! | [`live`] | the connection, with what was prepared on it |
+//! | [`waits`] | what BEGIN and COMMIT wait for |
+//! | [`told`] | what listeners are told of commits |
 
-use std::cell::{Cell, OnceCell, RefCell};
+mod live;
+mod told;
+mod waits;
+
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Instant;
 
-use onepen_lock::gate::{Note, Stamp};
-use rusqlite::config::DbConfig;
+use onepen_lock::gate::Stamp;
 use rusqlite::{Connection, ffi};
 
+use self::live::Live;
+use self::waits::first_then;
 use crate::blocks::raw::close;
-use crate::blocks::retry::{Class, Stopped, again};
+use crate::blocks::retry::Stopped;
 use crate::blocks::transaction::outcome_of_failed_commit;
-use crate::capi::{Control, failure};
-use crate::changes::Tables;
+use crate::capi::failure;
 use crate::changes::hub::Hub;
-use crate::changes::recorder::Recorder;
 use crate::changes::token::{CommitToken, Tokens};
-use crate::connection::{Connector, POLL, Role};
-use crate::engine::{CommitError, Engine, Patience, Witness, gave_up};
-use crate::error::{Error, ErrorKind, Holder, Outcome, Result, Waited, WaitedFor};
+use crate::connection::{Connector, Role};
+use crate::engine::{CommitError, Engine, Patience, Witness};
+use crate::error::{Error, ErrorKind, Outcome, Result, WaitedFor};
 use crate::gate::Others;
-use crate::options::Journal;
-use crate::raw::{self, Guards};
+use crate::raw;
 use crate::readers::Readers;
-use crate::readers::mark::CommitMark;
 use crate::running::Running;
-use crate::trace::event;
 use crate::wal::WalLevel;
-
-/// The connection with its control statements. Field order is drop order:
-/// statements go before their connection, and the guards, whose address the
-/// connection has, go last.
-struct Live {
-    begin: Control,
-    commit: Control,
-    rollback: Control,
-    savepoint: Control,
-    release: Control,
-    rollback_to: Control,
-    connection: Sweeping,
-    guards: Box<Guards>,
-    /// Where commits show, once that was looked for.
-    commits: OnceCell<Option<CommitMark>>,
-    wal: Arc<WalLevel>,
-}
-
-/// A connection that can be closed whatever foreign code forgot on it.
-struct Sweeping(Option<Connection>);
-
-impl std::ops::Deref for Sweeping {
-    type Target = Connection;
-
-    fn deref(&self) -> &Connection {
-        self.0.as_ref().expect("only `drop` takes it")
-    }
-}
-
-impl Drop for Sweeping {
-    fn drop(&mut self) {
-        if let Some(connection) = self.0.take() {
-            close(connection);
-        }
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        if self.wal.is_kept() {
-            // Or the last to close would copy back what it thinks is left, and
-            // remove the log. It cannot fail: it sets a bit.
-            let _ = self
-                .connection
-                .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
-        }
-    }
-}
-
-impl Live {
-    fn open(connector: &Connector, wal: &Arc<WalLevel>, patience: &dyn Patience) -> Result<Self> {
-        let connection = connector.open(Role::Writer, patience)?;
-        let guards = Guards::new(Arc::clone(wal));
-        raw::install(&connection, &guards);
-        Ok(Self {
-            begin: Control::prepare(&connection, c"BEGIN IMMEDIATE")?,
-            commit: Control::prepare(&connection, c"COMMIT")?,
-            rollback: Control::prepare(&connection, c"ROLLBACK")?,
-            savepoint: Control::prepare(&connection, c"SAVEPOINT onepen_member")?,
-            release: Control::prepare(&connection, c"RELEASE onepen_member")?,
-            rollback_to: Control::prepare(&connection, c"ROLLBACK TO onepen_member")?,
-            connection: Sweeping(Some(connection)),
-            guards,
-            commits: OnceCell::new(),
-            wal: Arc::clone(wal),
-        })
-    }
-
-    /// SQLite's count of commits, by whomever.
-    fn stamp(&self) -> Option<Stamp> {
-        if self.commits.get().is_none() {
-            // In a transaction SQLite has its shared memory at hand.
-            let begins = self.connection.is_autocommit();
-            if begins {
-                let begin = "BEGIN; SELECT count(*) FROM sqlite_schema";
-                self.connection.execute_batch(begin).ok()?;
-            }
-            let _ = self.commits.set(CommitMark::of(&self.connection));
-            if begins {
-                self.connection.execute_batch("COMMIT").ok()?;
-            }
-        }
-        Some(self.commits.get()?.as_ref()?.stamp())
-    }
-
-    fn stamp_if_known(&self) -> Option<Stamp> {
-        Some(self.commits.get()?.as_ref()?.stamp())
-    }
-
-    fn check(&self, code: i32) -> Result<()> {
-        if code == ffi::SQLITE_OK {
-            return Ok(());
-        }
-        Err(failure(&self.connection, code).into())
-    }
-}
 
 pub(crate) struct SqliteEngine {
     /// `None` after a failed reopening, the next `begin` tries again; and while
@@ -443,230 +353,4 @@ impl Engine for SqliteEngine {
         }
         Ok(())
     }
-}
-
-/// What listeners are told.
-impl SqliteEngine {
-    /// A transaction has begun, and with it SQLite's write lock.
-    #[inline]
-    fn follow(&self) {
-        let (Some(hub), Some(live)) = (&self.hub, &self.live) else {
-            return;
-        };
-        let recorder = &live.guards.recorder;
-        self.before.set(None);
-        self.written.set(self.wal.written());
-        if hub.notes().is_some() && live.commits.get().is_none() {
-            live.stamp(); // a closure that takes a token may not ask for it
-        }
-        if hub.is_listening() || hub.others_listen() || recorder.is_on() {
-            self.follow_on(hub, live, recorder);
-        } else if self.connector.options.journal == Journal::Rollback {
-            self.version.set(data_version(live));
-        }
-    }
-
-    fn follow_on(&self, hub: &Hub, live: &Live, recorder: &Recorder) {
-        let (listening, others) = (hub.is_listening(), hub.others_listen());
-        let wanted = listening || others;
-        if recorder.is_on() != wanted {
-            recorder.turn(&live.connection, wanted);
-        }
-        recorder.forget_transaction();
-        self.before.set(live.stamp());
-        if listening {
-            self.compare(hub, live);
-        }
-    }
-
-    /// Whether strangers have committed; with their lock in our hands, or with
-    /// nothing in it.
-    fn compare(&self, hub: &Hub, live: &Live) {
-        if self.connector.options.journal == Journal::Rollback {
-            let version = data_version(live);
-            if self.version.replace(version) != version {
-                hub.elsewhere(None);
-            }
-        } else if let Some(now) = live.stamp() {
-            hub.compare(now);
-        }
-    }
-
-    /// Looks for what strangers have committed, without a transaction.
-    pub(crate) fn look_out(&self) {
-        let (Some(hub), Some(live)) = (&self.hub, &self.live) else {
-            return;
-        };
-        if !hub.is_listening() {
-            return;
-        }
-        self.compare(hub, live);
-    }
-
-    /// COMMIT has succeeded.
-    #[inline]
-    fn announce(&self, live: &Live) {
-        let Some(hub) = &self.hub else {
-            return self.tokens.borrow_mut().settle(Outcome::Committed);
-        };
-        let before = self.before.take();
-        if before.is_none() && !hub.is_listening() {
-            self.tokens.borrow_mut().settle(Outcome::Committed);
-            hub.committed();
-            return;
-        }
-        self.announce_to(hub, live, before);
-    }
-
-    fn announce_to(&self, hub: &Hub, live: &Live, before: Option<Stamp>) {
-        // Somebody who came after BEGIN: what ran before is not known.
-        let tables = if live.guards.recorder.is_on() && before.is_some() {
-            live.guards.recorder.take()
-        } else {
-            Tables::ANY
-        };
-        // A COMMIT of nothing is none for SQLite, and what it counts next is
-        // somebody else's.
-        let wrote = self.wal.written() != self.written.get();
-        let now = live.stamp();
-        let (tokens, all_tokens) = self.tokens.borrow().ids();
-        let wanted = !tokens.is_empty() || !all_tokens || hub.others_listen();
-        if let (Some(before), Some(now), true) = (before, now, wrote && wanted)
-            && now.commits == before.commits.wrapping_add(1)
-        {
-            let changed = (!tables.is_any()).then(|| tables.names().map(Into::into).collect());
-            hub.note(&Note {
-                before,
-                after: now,
-                changed,
-                tokens,
-                all_tokens,
-            });
-        }
-        self.tokens.borrow_mut().settle(Outcome::Committed);
-        let commit = hub.committed();
-        if hub.is_listening() {
-            let after = match (before, now) {
-                // Somebody else may have committed since, who is to be told as well:
-                // no checksum fits 0.
-                (Some(before), Some(now)) => wrote.then(|| {
-                    let commits = before.commits.wrapping_add(1);
-                    let is_ours = now.commits == commits;
-                    let checksum = if is_ours { now.checksum } else { 0 };
-                    Stamp { commits, checksum }
-                }),
-                // What is told is "any table", which covers them.
-                _ => now,
-            };
-            hub.tell(commit, tables, after);
-        }
-    }
-
-    /// Foreign code had a connection to itself, and may have committed anything.
-    fn exclusive_was_told(&self) {
-        let Some(hub) = &self.hub else { return };
-        let commit = hub.committed();
-        if self.connector.options.journal == Journal::Rollback {
-            self.version.set(self.live.as_ref().and_then(data_version));
-        }
-        if hub.is_listening() {
-            // What others have committed since is told with it.
-            let now = self.live.as_ref().and_then(Live::stamp);
-            hub.tell(commit, Tables::ANY, now);
-        }
-    }
-}
-
-/// A number that changes when another connection commits.
-fn data_version(live: &Live) -> Option<i64> {
-    let sql = "PRAGMA data_version";
-    live.connection.query_row(sql, (), |row| row.get(0)).ok()
-}
-
-impl SqliteEngine {
-    /// Over a rollback journal: nobody of this process reads from here to the
-    /// end of the transaction, so that a COMMIT meets no reader of ours.
-    fn hold_readers(&self, patience: &dyn Patience) -> Result<()> {
-        let Some(readers) = &self.hold else {
-            return Ok(());
-        };
-        if self.holding.get() {
-            return Ok(());
-        }
-        let since = Instant::now();
-        if let Err(why) = readers.make_way(self.connector.options.reader_hold, patience) {
-            let mut waited = Waited::new(WaitedFor::Readers, since.elapsed());
-            waited.holder = Some(Holder::own_reads());
-            return Err(self.connector.context(crate::pen::gave_up(why, waited)));
-        }
-        self.holding.set(true);
-        Ok(())
-    }
-
-    fn let_readers_go(&self) {
-        if self.holding.take()
-            && let Some(readers) = &self.hold
-        {
-            readers.let_go();
-        }
-    }
-
-    /// SQLite reads a log only, and says nothing until somebody writes, when it
-    /// found no descriptor left at the moment of opening it. The next `begin` gets
-    /// a connection that has looked again. (A file that was moved away says
-    /// otherwise, and is not opened again by its name.)
-    fn begun(&mut self, begun: Result<()>) -> Result<()> {
-        if let Err(error) = &begun
-            && error.sqlite_code() == Some(ffi::SQLITE_READONLY)
-        {
-            self.live = None;
-        }
-        begun
-    }
-
-    #[cold]
-    fn begin_slowly(&self, code: i32, patience: &dyn Patience) -> Result<()> {
-        event!(
-            DEBUG,
-            "the write lock is held outside this pen",
-            database = &*self.connector.name
-        );
-        self.others.write_lock.met_a_stranger();
-        let live = self.live()?;
-        let since = Instant::now();
-        let patience = (self.connector.strangers).notice(patience, WaitedFor::WriteLock, since);
-        let begun = first_then(code, &live.begin, &patience, |code| {
-            Class::of_code(code).is_some_and(Class::is_others_doing)
-        });
-        begun.map_err(|stopped| match stopped {
-            Stopped::Failed(code) => {
-                let error = failure(&live.connection, code);
-                self.connector.context(error.into())
-            }
-            Stopped::GaveUp(why, code) => {
-                let waited = Waited::new(WaitedFor::WriteLock, since.elapsed());
-                let error = failure(&live.connection, code);
-                let error = gave_up(why, waited).with_source(error);
-                self.connector.blame(self.connector.context(error))
-            }
-        })?;
-        self.connector.strangers.gone();
-        Ok(())
-    }
-}
-
-/// Runs BEGIN or COMMIT again, which has answered `code`, while that is `worth`
-/// it and `patience` lasts.
-fn first_then(
-    code: i32,
-    statement: &Control,
-    patience: &dyn Patience,
-    worth: impl Fn(i32) -> bool,
-) -> Result<(), Stopped<i32>> {
-    let mut first = Some(code);
-    let run = || match first.take().unwrap_or_else(|| statement.run()) {
-        ffi::SQLITE_OK => Ok(()),
-        code => Err(code),
-    };
-    again(patience, |_| POLL, run, |code, _| worth(*code))
 }

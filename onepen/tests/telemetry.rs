@@ -9,6 +9,12 @@ use std::time::Duration;
 #[derive(Clone, Default)]
 struct Said(Arc<Mutex<Vec<u8>>>);
 
+impl Said {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
 impl io::Write for Said {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().extend(bytes);
@@ -31,6 +37,33 @@ fn listen(said: &Said) -> impl Sized + use<> {
         .with_ansi(false)
         .finish()
         .set_default()
+}
+
+/// Listens on every thread: the timer's too, which tells what goes on for long. For
+/// tests in a process of their own.
+fn listen_to_all_threads() -> Said {
+    let said = Said::default();
+    let writer = said.clone();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .init();
+    said
+}
+
+/// Runs the test `name` in another process, unless this is that process.
+fn ran_in_a_process_of_its_own(name: &str) -> bool {
+    if std::env::var_os("ONEPEN_TEST_CHILD").is_some() {
+        return false;
+    }
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env("ONEPEN_TEST_CHILD", "")
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "{child:?}");
+    true
 }
 
 #[test]
@@ -76,31 +109,17 @@ fn a_wait_for_a_stranger_is_told_while_it_goes_on_and_only_when_it_is_long() {
 
 #[test]
 fn whoever_holds_the_pen_for_long_is_named_while_it_still_does() {
-    if std::env::var_os("ONEPEN_TEST_CHILD").is_none() {
-        // The timer's thread tells it, so all threads have to be listened to.
-        let name = "whoever_holds_the_pen_for_long_is_named_while_it_still_does";
-        let child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", name, "--nocapture"])
-            .env("ONEPEN_TEST_CHILD", "")
-            .output()
-            .unwrap();
-        assert!(child.status.success(), "{child:?}");
+    if ran_in_a_process_of_its_own("whoever_holds_the_pen_for_long_is_named_while_it_still_does") {
         return;
     }
-    let said = Said::default();
-    let writer = said.clone();
-    tracing_subscriber::fmt()
-        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
-        .with_writer(move || writer.clone())
-        .with_ansi(false)
-        .init();
+    let said = listen_to_all_threads();
     let db = onepen::Options::new()
         .log_writes(Duration::from_millis(20))
         .label("ledger")
         .open_in_memory()
         .unwrap();
     db.execute("CREATE TABLE kept(secret TEXT)", ()).unwrap();
-    let heard = || String::from_utf8(said.0.lock().unwrap().clone()).unwrap();
+    let heard = || said.text();
     let line = line!() + 4;
     let since = std::time::Instant::now();
     db.with()
@@ -134,23 +153,12 @@ fn whoever_holds_the_pen_for_long_is_named_while_it_still_does() {
 
 #[test]
 fn a_reader_past_its_lease_is_named_while_it_reads_and_when_it_is_ended() {
-    if std::env::var_os("ONEPEN_TEST_CHILD").is_none() {
-        let name = "a_reader_past_its_lease_is_named_while_it_reads_and_when_it_is_ended";
-        let child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", name, "--nocapture"])
-            .env("ONEPEN_TEST_CHILD", "")
-            .output()
-            .unwrap();
-        assert!(child.status.success(), "{child:?}");
+    if ran_in_a_process_of_its_own(
+        "a_reader_past_its_lease_is_named_while_it_reads_and_when_it_is_ended",
+    ) {
         return;
     }
-    let said = Said::default();
-    let writer = said.clone();
-    tracing_subscriber::fmt()
-        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
-        .with_writer(move || writer.clone())
-        .with_ansi(false)
-        .init();
+    let said = listen_to_all_threads();
     let db = onepen::Options::new()
         .reader_lease(Duration::from_millis(20))
         .lease_grace(Duration::from_millis(20))
@@ -158,7 +166,7 @@ fn a_reader_past_its_lease_is_named_while_it_reads_and_when_it_is_ended() {
         .open_in_memory()
         .unwrap();
     db.execute("CREATE TABLE kept(secret TEXT)", ()).unwrap();
-    let heard = || String::from_utf8(said.0.lock().unwrap().clone()).unwrap();
+    let heard = || said.text();
     let line = line!() + 1;
     let snapshot = db.with().label("export").snapshot().unwrap();
     db.execute("INSERT INTO kept VALUES ('hunter2')", ())
@@ -228,7 +236,7 @@ fn spans_and_events_name_calls_and_never_values_or_sql() {
         .unwrap();
     db.close();
 
-    let said = String::from_utf8(said.0.lock().unwrap().clone()).unwrap();
+    let said = said.text();
     for expected in [
         "write",
         "label=\"checkout\"",
@@ -264,7 +272,7 @@ fn sqlites_own_log_is_heard_with_its_code_and_a_level() {
     let connection = onepen::threading::MultiThread::open_in_memory().unwrap();
     assert!(connection.prepare("SELECT * FROM nowhere_at_all").is_err());
     drop(listening);
-    let said = String::from_utf8(said.0.lock().unwrap().clone()).unwrap();
+    let said = said.text();
     let lines: Vec<_> = said
         .lines()
         .filter(|line| line.contains("nowhere_at_all"))

@@ -2,7 +2,7 @@
 //!
 //! Every move is a few atomic operations in an order that the header of
 //! [`gate`](super) explains, and may be the last thing its process ever does.
-//! Nothing here sleeps; `tests/gate_model.rs` has the same moves as a model, with
+//! Nothing here sleeps; `tests/gate_model` has the same moves as a model, with
 //! a crash and a stop between any two of them.
 
 use std::sync::atomic::AtomicU32;

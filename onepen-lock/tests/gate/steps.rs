@@ -1,7 +1,7 @@
 //! A process is killed after each step of the protocol, and stopped there.
 //!
 //! A step is a store to the shared page, which is all that others can see of it:
-//! [`stores`](crate::stores) has every one of them. `gate_model.rs` explores the
+//! [`stores`](crate::stores) has every one of them. `gate_model` explores the
 //! orders in which the steps of several processes may come; here one stands still
 //! or is dead after a step of the real program, and the others are real as well.
 

@@ -21,6 +21,7 @@
 //! | `handover` | two or three threads: small enough for loom |
 //! | `crowd` | more threads, panics, priorities, dropped futures |
 //! | `groups` | what a group makes of a failing member or COMMIT; no threads at all |
+//! | `queued` | who waits for a queued write, and what a cancelled one leaves behind; no threads either |
 //! | `line` | who is next, for everything that is given out by turns |
 //! | `pool` | connections of SQLite's own, given out by that line |
 //! | `turns` | the pen and those who write by a permit |
@@ -38,6 +39,8 @@ mod handover;
 mod line;
 #[cfg(not(onepen_loom))]
 mod pool;
+#[cfg(not(any(onepen_loom, onepen_shuttle)))]
+mod queued;
 #[cfg(not(onepen_loom))]
 mod real;
 mod slots;

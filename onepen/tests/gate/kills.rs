@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use onepen::rusqlite::Connection;
 
-use crate::worker::Worker;
+use crate::worker;
 
 /// In the tests; `cargo xtask gate --kills` asks for more.
 const KILLS: u32 = 20;
@@ -22,7 +22,7 @@ struct Running {
 }
 
 fn start(path: &std::path::Path, number: u32) -> Running {
-    let mut worker = Worker::start(path, number);
+    let mut worker = worker::start(path, number);
     worker.tell("write_on");
     let (said, acknowledged) = mpsc::channel();
     // The thread has the pipes, this one the process.

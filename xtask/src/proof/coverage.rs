@@ -18,6 +18,7 @@ const CORE: &[&str] = &[
     "onepen/src/keys.rs",
     "onepen/src/keyed.rs",
     "onepen/src/sqlite.rs",
+    "onepen/src/sqlite/",
     "onepen/src/raw.rs",
     "onepen/src/capi.rs",
     "onepen/src/wal.rs",

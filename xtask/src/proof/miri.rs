@@ -29,6 +29,7 @@ const PARTS: &[Part] = &[
             "models::handover",
             "models::crowd",
             "models::groups",
+            "models::queued",
             "models::line",
             "models::slots",
             "models::turns",

@@ -4,6 +4,7 @@ use crate::planted::{Bug, shuttle, test, unit};
 
 const RAW: &str = "onepen/src/raw.rs";
 const SQLITE: &str = "onepen/src/sqlite.rs";
+const LIVE: &str = "onepen/src/sqlite/live.rs";
 const READ: &str = "onepen/src/readers/raw.rs";
 
 pub(super) const BUGS: &[Bug] = &[
@@ -15,7 +16,7 @@ pub(super) const BUGS: &[Bug] = &[
     },
     Bug {
         what: "a write reads before it has the write lock",
-        file: SQLITE,
+        file: LIVE,
         changes: &[("c\"BEGIN IMMEDIATE\"", "c\"BEGIN\"")],
         by: shuttle("models::real::strangers_and_checkpoints_change_nothing_about_it"),
     },

@@ -15,25 +15,36 @@ const PEN: &str = "onepen/src/pen/mod.rs";
 const QUEUE: &str = "onepen/src/pen/queue.rs";
 const WAKE: &str = "onepen/src/pen/wake.rs";
 
+/// What two instruments have to notice, each by itself.
+type Changes = &'static [(&'static str, &'static str)];
+
+const ACKNOWLEDGE_EARLY: Changes = &[(
+    "fn commit<E: Engine>(engine: &mut E, group: &mut Group<E>) {\n",
+    "fn commit<E: Engine>(engine: &mut E, group: &mut Group<E>) {\n    \
+             for job in &group.members { group.wake.add(&**job); }\n",
+)];
+
+const PASSES_ITS_DEADLINE: Changes = &[(
+    "if !header.is_waiting() {\n            return None;",
+    "if header.is_done() {\n            return None;",
+)];
+
+const NO_LOOK_AT_AUTOCOMMIT: Changes = &[(
+    "    if engine.is_autocommit() {\n        return Fate::Failed { gone: true };\n    }\n    if fine && ",
+    "    if fine && ",
+)];
+
 pub(super) const BUGS: &[Bug] = &[
     Bug {
         what: "acknowledge before COMMIT",
         file: GROUP,
-        changes: &[(
-            "fn commit<E: Engine>(engine: &mut E, group: &mut Group<E>) {\n",
-            "fn commit<E: Engine>(engine: &mut E, group: &mut Group<E>) {\n    \
-             for job in &group.members { group.wake.add(&**job); }\n",
-        )],
+        changes: ACKNOWLEDGE_EARLY,
         by: loom("models::handover::every_write_is_answered_once_and_only_after_its_commit"),
     },
     Bug {
         what: "acknowledge before COMMIT",
         file: GROUP,
-        changes: &[(
-            "fn commit<E: Engine>(engine: &mut E, group: &mut Group<E>) {\n",
-            "fn commit<E: Engine>(engine: &mut E, group: &mut Group<E>) {\n    \
-             for job in &group.members { group.wake.add(&**job); }\n",
-        )],
+        changes: ACKNOWLEDGE_EARLY,
         by: shuttle("models::crowd::many_callers_each_get_their_own_answer"),
     },
     Bug {
@@ -101,19 +112,13 @@ pub(super) const BUGS: &[Bug] = &[
     Bug {
         what: "a running job can be cancelled",
         file: ENDING,
-        changes: &[(
-            "if !header.is_waiting() {\n            return None;",
-            "if header.is_done() {\n            return None;",
-        )],
+        changes: PASSES_ITS_DEADLINE,
         by: loom("models::handover::a_cancelled_write_is_either_run_or_refused"),
     },
     Bug {
         what: "a running job can pass its deadline",
         file: ENDING,
-        changes: &[(
-            "if !header.is_waiting() {\n            return None;",
-            "if header.is_done() {\n            return None;",
-        )],
+        changes: PASSES_ITS_DEADLINE,
         by: shuttle("models::crowd::cancels_deadlines_and_the_lobby_together_lose_nobody"),
     },
     Bug {
@@ -170,19 +175,13 @@ pub(super) const BUGS: &[Bug] = &[
     Bug {
         what: "no look at autocommit after a member",
         file: MEMBER,
-        changes: &[(
-            "    if engine.is_autocommit() {\n        return Fate::Failed { gone: true };\n    }\n    if fine && ",
-            "    if fine && ",
-        )],
+        changes: NO_LOOK_AT_AUTOCOMMIT,
         by: scenario("models::groups::a_member_that_hides_the_loss_of_the_transaction_is_told"),
     },
     Bug {
         what: "no look at autocommit after a member",
         file: MEMBER,
-        changes: &[(
-            "    if engine.is_autocommit() {\n        return Fate::Failed { gone: true };\n    }\n    if fine && ",
-            "    if fine && ",
-        )],
+        changes: NO_LOOK_AT_AUTOCOMMIT,
         by: shuttle(
             "models::crowd::a_panic_or_failure_anywhere_in_a_group_is_its_own_callers_alone",
         ),
