@@ -5,17 +5,11 @@
 mod common;
 
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use common::Python;
+use common::{Python, READ, ROLLBACK, WAL, home};
 use onepen_lock::holders::{Activity, Cannot, Held, Lock, Look, State, look};
 use tempfile::TempDir;
-
-fn home() -> (TempDir, PathBuf) {
-    let home = TempDir::new().expect("a directory");
-    let path = home.path().join("app.db");
-    (home, path)
-}
 
 fn seen(path: &Path) -> Look {
     let look = look(path).expect("a look");
@@ -35,19 +29,6 @@ fn held_by(path: &Path, process: &Python) -> Held {
     assert!(theirs.next().is_none(), "a process is listed once");
     held
 }
-
-const WAL: &str = "
-c = connect()
-c.execute('PRAGMA journal_mode=WAL')
-c.execute('CREATE TABLE IF NOT EXISTS t(n)')
-c.execute('INSERT INTO t VALUES (1)')
-";
-
-const ROLLBACK: &str = "
-c = connect()
-c.execute('CREATE TABLE IF NOT EXISTS t(n)')
-c.execute('INSERT INTO t VALUES (1)')
-";
 
 #[test]
 fn the_five_states_of_the_rollback_journal_are_told_apart() {
@@ -107,13 +88,7 @@ gate()
 "
         ),
     );
-    let reader = Python::at_gate(
-        &path,
-        "
-c = connect(); c.execute('BEGIN'); c.execute('SELECT * FROM t').fetchall()
-gate()
-",
-    );
+    let reader = Python::at_gate(&path, READ);
     let idle = Python::at_gate(
         &path,
         "c = connect(); c.execute('SELECT * FROM t').fetchall(); gate()",

@@ -106,9 +106,13 @@ struct file *file_of_library(uintptr_t library) {
   return found;
 }
 
+/* Nor whose code they were of: with a copy of its own a child may use what its
+** parent used with another. */
 void forget_locks(void) {
   for (int i = 0; i < FILES && files[i].inode; i++) {
     files[i].writer = 0;
+    files[i].library = 0;
+    files[i].two = false;
     files[i].since = now();
   }
   writing = 0;

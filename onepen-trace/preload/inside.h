@@ -55,7 +55,7 @@ void closing(int fd, void *caller);
 void count_writer(int change);
 uintptr_t library_of(void *code);          /* 0: not known */
 void library_name(uintptr_t library, char *to, size_t len);
-void forget_locks(void);                   /* in a forked child */
+void forget_locks(void);                   /* in a forked child, which has none */
 
 /* waits.c */
 struct thread {
@@ -73,6 +73,8 @@ struct thread {
   uint64_t around_at;
   int32_t around_pid;
   struct file *last;
+  void *whose_caller;                      /* who was looked at already */
+  struct file *whose_file;
   struct { struct file *file; uint64_t since; } reads[4];
   uint32_t next_read;
   uint32_t steps_seen;                     /* of the timetable of SQLite's sleeps */

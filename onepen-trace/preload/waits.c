@@ -219,6 +219,16 @@ static void refused_now(struct thread *t, struct file *file, int type, off_t sta
   uint64_t at = now();
   int32_t pid = holder_of(fd, type, start, len);
   const char *text = what == CHECKPOINTER ? text_of(t) : NULL;
+  /* Who finds the shared memory empty asks for the write lock, to fill it, and when
+  ** that is refused, whether somebody is at that: two refusals of one attempt. */
+  bool same = t->wait && t->wait_file->database == file->database;
+  if (same && what == RECOVERY && type == F_RDLCK &&
+      (t->wait_what == WRITER || t->wait_what == RECOVERY)) {
+    t->wait_what = t->wait->what = RECOVERY;
+    t->wait->last = at;
+    return;
+  }
+  if (same && what == WRITER && t->wait_what == RECOVERY) what = RECOVERY;
   /* SQLite takes another mark, leaves the checkpoint to who is at it, or closes
   ** without being the last. These are waits only when it sleeps. */
   bool closes = (what == EXCLUSIVE || what == PENDING) && !t->depth && has_log(file->database);
@@ -253,7 +263,13 @@ static void refused_now(struct thread *t, struct file *file, int type, off_t sta
 static void got_now(struct thread *t, struct file *file, int type, off_t start, off_t len) {
   enum what what = what_of(file, type, start, len);
   uint64_t at = now();
-  if (t->wait && goes_on(t, file, what, at)) {
+  if (t->wait && t->wait_what == RECOVERY && t->wait_file->database == file->database) {
+    /* Somebody else has filled it, or this one does now. */
+    if ((what == READ && type == F_RDLCK) || what == WRITER) {
+      t->wait->last = at;
+      end_wait(t, GOT);
+    }
+  } else if (t->wait && goes_on(t, file, what, at)) {
     /* The pending byte is only the door to the shared ones. */
     if (what != SHARED || len == ALL_SHARED) {
       t->wait->last = at;
@@ -334,15 +350,14 @@ static void two_libraries(struct file *file, uintptr_t one, uintptr_t other) {
 }
 
 void whose(struct file *file, void *caller) {
-  static _Thread_local void *last_caller;
-  static _Thread_local struct file *last_file;
-  if (caller == last_caller && file == last_file) return;
+  struct thread *t = self();
+  if (caller == t->whose_caller && file == t->whose_file) return;
   uintptr_t library = library_of(caller), none = 0;
   if (!library) return;
   if (!atomic_compare_exchange_strong(&file->library, &none, library) && none != library)
     two_libraries(file, none, library);
-  last_caller = caller;
-  last_file = file;
+  t->whose_caller = caller;
+  t->whose_file = file;
 }
 
 /* After a call for a lock. */

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::process::Command;
+use std::process::{Command, Output};
 
 /// What a run of the command left.
 pub struct Ran {
@@ -11,19 +11,24 @@ pub struct Ran {
     pub stderr: String,
 }
 
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().expect("the command ended by itself"),
+            stdout: String::from_utf8(output.stdout).expect("the report is text"),
+            stderr: String::from_utf8(output.stderr).expect("messages are text"),
+        }
+    }
+}
+
 /// Runs `onepen` to its end.
 pub fn onepen(arguments: &[&str]) -> Ran {
     let output = Command::new(env!("CARGO_BIN_EXE_onepen"))
         .args(arguments)
         // Where a user's settings must not reach.
         .env_remove("NO_COLOR")
-        .output()
-        .expect("the command starts");
-    Ran {
-        code: output.status.code().expect("the command ended by itself"),
-        stdout: String::from_utf8(output.stdout).expect("the report is text"),
-        stderr: String::from_utf8(output.stderr).expect("messages are text"),
-    }
+        .output();
+    output.expect("the command starts").into()
 }
 
 /// A run of the benchmark that is over soon.

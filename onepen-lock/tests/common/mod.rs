@@ -3,8 +3,40 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use tempfile::TempDir;
+
+/// A directory, and the name of a database in it.
+pub fn home() -> (TempDir, PathBuf) {
+    let home = TempDir::new().expect("a directory");
+    let path = home.path().join("app.db");
+    (home, path)
+}
+
+/// A connection `c`, and a table over a log …
+pub const WAL: &str = "
+c = connect()
+c.execute('PRAGMA journal_mode=WAL')
+c.execute('CREATE TABLE IF NOT EXISTS t(n)')
+c.execute('INSERT INTO t VALUES (1)')
+";
+
+/// … or over a rollback journal.
+pub const ROLLBACK: &str = "
+c = connect()
+c.execute('CREATE TABLE IF NOT EXISTS t(n)')
+c.execute('INSERT INTO t VALUES (1)')
+";
+
+/// Somebody in a read transaction of that table.
+pub const READ: &str = "
+c = connect()
+c.execute('BEGIN')
+c.execute('SELECT * FROM t').fetchall()
+gate()
+";
 
 /// A Python program that goes on line by line, when it is told to.
 pub struct Python {
