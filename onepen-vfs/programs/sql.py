@@ -1,5 +1,10 @@
-"""A single process's SQL, in slices: each line of standard input names a part
-and how often to run it; the answer is the seconds it took."""
+"""A single process's SQL, in slices, as it is and with the extension by turns: two
+databases, one opened through `vfs=unix` and one through `vfs=onepen`, everything else the
+same process. Each line of standard input names the way, a part and how often to run it;
+the answer is the seconds it took.
+
+`first=stock|extension`: which is opened first.
+"""
 
 import sqlite3
 import sys
@@ -7,29 +12,37 @@ import time
 
 from worker import options
 
-path, _ = options()
-connection = sqlite3.connect(path, isolation_level=None)
-run = connection.execute
-run("PRAGMA synchronous = NORMAL")
-run("CREATE TABLE t (id INTEGER PRIMARY KEY, a INTEGER, b TEXT)")
-run("CREATE INDEX t_a ON t (a)")
-run(
-    "WITH RECURSIVE s (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 20000) "
-    "INSERT INTO t SELECT i, i * 7919 % 20000, hex(i) || ' some text' FROM s"
-)
+path, given = options()
 
 
-def autocommit_writes(times):
+def opened(way):
+    vfs = {"stock": "unix", "extension": "onepen"}[way]
+    connection = sqlite3.connect(f"file:{path}-{way}?vfs={vfs}", uri=True, isolation_level=None)
+    run = connection.execute
+    run("PRAGMA journal_mode = WAL")
+    run("PRAGMA synchronous = NORMAL")
+    run("CREATE TABLE t (id INTEGER PRIMARY KEY, a INTEGER, b TEXT)")
+    run("CREATE INDEX t_a ON t (a)")
+    run(
+        "WITH RECURSIVE s (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 20000) "
+        "INSERT INTO t SELECT i, i * 7919 % 20000, hex(i) || ' some text' FROM s"
+    )
+    on = run("PRAGMA onepen").fetchone()
+    assert on == (("on",) if way == "extension" else None), f"{way}: {on}"
+    return run
+
+
+def autocommit_writes(run, times):
     for i in range(times):
         run("UPDATE t SET b = ? WHERE id = ?", (i, i * 31 % 20000))
 
 
-def autocommit_reads(times):
+def autocommit_reads(run, times):
     for i in range(times):
         run("SELECT b FROM t WHERE id = ?", (i * 31 % 20000,)).fetchone()
 
 
-def transactions(times):
+def transactions(run, times):
     """Each of a hundred statements, a third of them reads."""
     for _ in range(times):
         run("BEGIN")
@@ -40,13 +53,13 @@ def transactions(times):
         run("COMMIT")
 
 
-def bulk(times):
+def bulk(run, times):
     """Ten thousand rows in one statement."""
     for _ in range(times):
         run("UPDATE t SET b = b || '' WHERE id <= 10000")
 
 
-def queries(times):
+def queries(run, times):
     for _ in range(times):
         run("SELECT count(*), sum(length(b)) FROM t WHERE a BETWEEN 100 AND 15000").fetchone()
         run("SELECT b FROM t ORDER BY b DESC LIMIT 10").fetchall()
@@ -56,9 +69,14 @@ PARTS = {
     part.__name__: part
     for part in (autocommit_writes, autocommit_reads, transactions, bulk, queries)
 }
+ways = ["stock", "extension"]
+if given["first"] == "extension":
+    ways.reverse()
+RUNS = {way: opened(way) for way in ways}
 print("ready", flush=True)
 for line in sys.stdin:
-    name, times = line.split()
+    way, name, times = line.split()
+    run, part = RUNS[way], PARTS[name]
     began = time.perf_counter()
-    PARTS[name](int(times))
+    part(run, int(times))
     print(time.perf_counter() - began, flush=True)

@@ -3,8 +3,8 @@
 //! Safe to use from any thread: who sleeps here is not always inside of SQLite.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use onepen_lock::gate::{Gate, Seat, Waited};
@@ -12,6 +12,9 @@ use onepen_lock::systems;
 
 /// How often it is looked whether somebody who does not queue has let the lock go.
 const LOOK: Duration = Duration::from_millis(1);
+
+/// Who was met beside the queue is expected for so long.
+const LATELY: Duration = Duration::from_secs(10);
 
 /// SQLite's busy handler counts a sleep as long as it was meant to be. So much of
 /// its patience may be lost by waking up early when the lock is not to be had yet.
@@ -28,6 +31,8 @@ pub struct Turns {
     early: AtomicU64,
     /// It was refused and nobody slept here since.
     refused: AtomicBool,
+    /// Somebody who does not queue had the lock in our turn: when.
+    met: Mutex<Option<Instant>>,
     /// It does not sleep here after a refusal: it asks again whenever it likes.
     polls: AtomicBool,
 }
@@ -41,6 +46,7 @@ impl Turns {
             turn: AtomicBool::new(false),
             early: AtomicU64::new(0),
             refused: AtomicBool::new(false),
+            met: Mutex::new(None),
             polls: AtomicBool::new(false),
         }
     }
@@ -116,6 +122,17 @@ impl Turns {
     /// The lock was taken.
     pub fn locked(&self) {
         self.early.store(0, Relaxed);
+    }
+
+    /// The lock was refused although it is our turn.
+    pub fn met_a_stranger(&self) {
+        *self.met.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether that was lately.
+    pub fn met_a_stranger_lately(&self, now: Instant) -> bool {
+        let met = *self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        met.is_some_and(|met| now.saturating_duration_since(met) < LATELY)
     }
 
     /// The end of a turn with so many commits, if there is one.

@@ -16,7 +16,10 @@ use crate::sqlite::{self, File};
 use crate::waiting;
 
 /// So long a transaction waits for its turn of which it is not known that it writes.
-const PERHAPS_WAITS: Duration = Duration::from_millis(250);
+const PERHAPS_WAITS: Duration = Duration::from_secs(1);
+
+/// How often it is looked for writers that do not queue by who met none lately.
+const LOOKS_EVERY: Duration = Duration::from_millis(5);
 
 /// So long a transaction may take from its first read to its first write in its turn
 /// before others go on: if it is known to write, and if not.
@@ -36,21 +39,38 @@ impl Open {
             return Will::Read; // a single statement takes the write lock at once
         }
         match self.foresee_by_statement() {
+            Will::Write if self.kind.get().is_none() => Will::Read, // so does its first one
             Will::Write if self.promote.get() == Promote::Lock => Will::Write,
-            Will::Write => Will::Turn,
+            Will::Write if self.looks_for_strangers() => Will::Turn,
+            // The turn alone, but for as long as need be: it is known.
+            Will::Write => Will::Perhaps,
             will => will,
         }
+    }
+
+    /// Whether it is time to look, before the first read in a turn, that nobody writes
+    /// who does not queue. That takes two system calls; who is met is looked for every
+    /// time, for a while.
+    fn looks_for_strangers(&self) -> bool {
+        let now = Instant::now();
+        let due = self.look_at.get().is_none_or(|at| now >= at);
+        if due || self.turns.met_a_stranger_lately(now) {
+            self.look_at.set(Some(now + LOOKS_EVERY));
+            return true;
+        }
+        false
     }
 
     /// What is known of the transaction by the statement that runs.
     pub(super) fn foresee_by_statement(&self) -> Will {
         let mut kind = None;
         let mut writes = false;
+        // Of several the first: which of them is asking cannot be known.
         self.running(|statement| {
             // SAFETY: a statement of this connection, which is inside of SQLite.
             writes = unsafe { (self.served.host.stmt_readonly)(statement) } == 0;
-            kind = kind.or_else(|| Some(self.kind_of(statement)));
-            writes
+            kind = Some(self.kind_of(statement));
+            true
         });
         let will = match kind {
             _ if writes => Will::Write,
@@ -59,7 +79,22 @@ impl Open {
         };
         self.kind.set(kind.filter(|_| !writes));
         self.known.set(will == Will::Write);
+        self.reads_since.set(None);
         will
+    }
+
+    /// The transaction that was foreseen wrote, or ended without.
+    pub(super) fn learn(&self, wrote: bool) {
+        let Some(kind) = self.kind.take() else {
+            return;
+        };
+        if wrote {
+            kind.wrote();
+        } else {
+            // Who had no turn waited for it in vain.
+            let since = self.reads_since.take();
+            kind.only_read(since.map_or(PERHAPS_WAITS, |since| since.elapsed()));
+        }
     }
 
     /// The turn is taken for a transaction that reads first.
@@ -70,6 +105,7 @@ impl Open {
             PERHAPS_READS
         };
         self.turns.reads_first(time);
+        self.reads_since.set(Some(Instant::now()));
     }
 
     pub(super) fn text(&self, statement: *mut sqlite::Stmt) -> &[u8] {
@@ -83,7 +119,10 @@ impl Open {
     }
 
     pub(super) fn kind_of(&self, statement: *mut sqlite::Stmt) -> Kind {
-        Kind::of(self.text(statement))
+        let mut kinds = self.kinds.get();
+        let kind = kinds.kind_of(self.text(statement));
+        self.kinds.set(kinds);
+        kind
     }
 
     /// Calls `with` for each running statement until it says `true`.

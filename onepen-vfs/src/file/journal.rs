@@ -105,10 +105,8 @@ impl Open {
         self.lock.set(level.min(from));
         let wrote = from >= sqlite::LOCK_RESERVED && level < sqlite::LOCK_RESERVED;
         let ends = from > sqlite::LOCK_NONE && level == sqlite::LOCK_NONE;
-        if (wrote || ends)
-            && let Some(kind) = self.kind.take()
-        {
-            kind.learn(wrote);
+        if wrote || ends {
+            self.learn(wrote);
         }
         if wrote || ends && !self.again.get() {
             self.turns.pass_on(u64::from(wrote));

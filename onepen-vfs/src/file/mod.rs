@@ -24,10 +24,11 @@ use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::ptr::{null, null_mut};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::guard::guard;
-use crate::kinds::Kind;
-use crate::promotion::{Call, Machine};
+use crate::kinds::{Kind, Lately};
+use crate::promotion::{Call, Machine, Will};
 use crate::sqlite::{self, Db, File, IoMethods, Vfs};
 use crate::turns::Turns;
 use crate::vfs::{Served, served};
@@ -62,11 +63,18 @@ struct Open {
     remembered: Cell<Option<Header>>,
     at_write: Cell<Option<Header>>,
     kind: Cell<Option<Kind>>,
+    kinds: Cell<Lately>,
+    /// What was foreseen on the short way, which was none.
+    foreseen: Cell<Option<Will>>,
+    /// When the transaction that reads first got its turn.
+    reads_since: Cell<Option<Instant>>,
     commits: Cell<u64>,
     checkpoint_at: Cell<u32>,
     committed: Cell<bool>,
     /// The transaction that was foreseen is known to write.
     known: Cell<bool>,
+    /// When it is time to look for strangers again.
+    look_at: Cell<Option<Instant>>,
     /// The level of the lock on the database file.
     lock: Cell<c_int>,
     /// The turn is kept while that is let go: the core comes again.
@@ -188,10 +196,14 @@ impl Open {
             remembered: Cell::new(None),
             at_write: Cell::new(None),
             kind: Cell::new(None),
+            kinds: Cell::default(),
+            foreseen: Cell::new(None),
+            reads_since: Cell::new(None),
             commits: Cell::new(0),
             checkpoint_at: Cell::new(CHECKPOINT_AT),
             committed: Cell::new(false),
             known: Cell::new(false),
+            look_at: Cell::new(None),
             lock: Cell::new(sqlite::LOCK_NONE),
             again: Cell::new(false),
             promote: Cell::new(promote),

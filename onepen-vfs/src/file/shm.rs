@@ -9,7 +9,7 @@ use std::ffi::c_int;
 use std::time::Instant;
 
 use super::Open;
-use crate::promotion::{Action, Answer, Call, Machine, Stage, Told};
+use crate::promotion::{Action, Answer, Call, Machine, Stage, Told, Will};
 use crate::sqlite;
 use crate::waiting;
 
@@ -43,10 +43,62 @@ impl Open {
             (sqlite::SLOT_CHECKPOINT, 1, true, false) => Some(Call::UnlockCheckpoint),
             _ => None,
         };
-        match call {
-            Some(call) => self.drive(call, || self.real_shm_lock(offset, n, flags)),
-            None => self.real_shm_lock(offset, n, flags),
+        let pass = || self.real_shm_lock(offset, n, flags);
+        let at_once = match call {
+            None => return pass(),
+            Some(Call::LockRead) => self.lock_read_at_once(pass),
+            Some(Call::LockWrite) => self.lock_write_at_once(),
+            Some(Call::UnlockWrite) => self.unlock_write_at_once(pass),
+            _ => None,
+        };
+        match (at_once, call) {
+            (Some(rc), _) => rc,
+            (None, Some(call)) => self.drive(call, pass),
+            (None, None) => pass(),
         }
+    }
+
+    /// A transaction that is not expected to write.
+    fn lock_read_at_once(&self, pass: impl Fn() -> c_int) -> Option<c_int> {
+        if !self.may_read_at_once() {
+            return None;
+        }
+        let will = self.foresee();
+        if will != Will::Read {
+            self.foreseen.set(Some(will));
+            return None;
+        }
+        Some(self.read_at_once(pass))
+    }
+
+    /// The turn and the lock are there.
+    fn lock_write_at_once(&self) -> Option<c_int> {
+        if !self.machine.get().may_write_at_once() || !self.turns.try_take() {
+            return None;
+        }
+        if self.real_write(sqlite::SHM_LOCK) != sqlite::OK {
+            return None;
+        }
+        self.turns.locked();
+        self.at_write.set(self.header());
+        self.change(Machine::short_lock_write);
+        if let Some(kind) = self.kind.take() {
+            kind.wrote();
+        }
+        Some(sqlite::OK)
+    }
+
+    fn unlock_write_at_once(&self, pass: impl Fn() -> c_int) -> Option<c_int> {
+        if !self.machine.get().may_end_write_at_once() {
+            return None;
+        }
+        let rc = pass();
+        let expects = self.expects_checkpoint();
+        self.change(|machine| machine.short_unlock_write(expects));
+        if !expects {
+            self.turns.pass_on(self.commits.take());
+        }
+        Some(rc)
     }
 
     /// The same for calls of which nothing follows but that they are passed on, as in
@@ -62,12 +114,7 @@ impl Open {
             return Some(pass()); // a reader's mark
         }
         if flags & sqlite::SHM_LOCK != 0 {
-            self.reads_at_once().then(|| {
-                let rc = pass();
-                self.committed.set(false);
-                self.change(|machine| machine.short_lock_read(rc == sqlite::OK));
-                rc
-            })
+            self.reads_at_once().then(|| self.read_at_once(pass))
         } else {
             (self.machine.get().may_end_at_once() && !self.turns.has_turn()).then(|| {
                 let rc = pass();
@@ -80,11 +127,26 @@ impl Open {
         }
     }
 
+    #[inline]
+    fn read_at_once(&self, pass: impl Fn() -> c_int) -> c_int {
+        let rc = pass();
+        self.committed.set(false);
+        self.change(|machine| machine.short_lock_read(rc == sqlite::OK));
+        rc
+    }
+
+    /// Whether nothing is kept from before, so that a read lock may be passed on unless
+    /// its transaction will write.
+    #[inline]
+    fn may_read_at_once(&self) -> bool {
+        // A connection without a place at the gate takes it the long way.
+        self.machine.get().may_read_at_once() && self.turns.is_seated() && !self.is_shared()
+    }
+
     /// Whether nothing is to be done for the read lock that is asked for but to pass it
     /// on: a single statement reads, or writes and takes the write lock by itself.
-    pub(super) fn reads_at_once(&self) -> bool {
-        // A connection without a place at the gate takes it the long way.
-        if !self.machine.get().may_read_at_once() || !self.turns.is_seated() || self.is_shared() {
+    fn reads_at_once(&self) -> bool {
+        if !self.may_read_at_once() {
             return false;
         }
         let db = self.db();
@@ -124,7 +186,8 @@ impl Open {
                 Action::Foresee => {
                     // A place at the gate also says that this process is no stranger.
                     self.turns.seat();
-                    Told::Foreseen(self.foresee())
+                    let foreseen = self.foreseen.take();
+                    Told::Foreseen(foreseen.unwrap_or_else(|| self.foresee()))
                 }
                 Action::RememberHeader => {
                     self.remembered.set(self.header());
@@ -164,6 +227,7 @@ impl Open {
                         self.turns.locked();
                         self.at_write.set(self.header());
                     } else {
+                        self.turns.met_a_stranger();
                         waiting::refused(&self.turns);
                     }
                     (rc == sqlite::OK).into()
@@ -178,9 +242,7 @@ impl Open {
                     Told::Yes
                 }
                 Action::Learn(wrote) => {
-                    if let Some(kind) = self.kind.take() {
-                        kind.learn(wrote);
-                    }
+                    self.learn(wrote);
                     Told::Yes
                 }
                 Action::PassOn => {

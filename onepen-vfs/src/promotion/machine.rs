@@ -381,6 +381,41 @@ impl Machine {
         !(self.again || self.expects || self.checkpointing)
     }
 
+    /// Whether a [`Call::LockWrite`] may be answered at once when both the turn and the
+    /// lock are to be had without waiting, to be told by
+    /// [`short_lock_write`](Self::short_lock_write). If one of them is not, nothing
+    /// has happened, and the long way is gone.
+    #[inline]
+    pub fn may_write_at_once(&self) -> bool {
+        self.stage == Stage::Reading
+    }
+
+    /// The turn was there and the lock was granted, both at once.
+    #[inline]
+    pub fn short_lock_write(&mut self) {
+        self.stage = Stage::Writing { reading: true };
+        self.foreseen = false;
+    }
+
+    /// Whether a [`Call::UnlockWrite`] may be passed on at once, to be told by
+    /// [`short_unlock_write`](Self::short_unlock_write).
+    #[inline]
+    pub fn may_end_write_at_once(&self) -> bool {
+        matches!(self.stage, Stage::Writing { .. }) && !self.checkpointing
+    }
+
+    /// The write lock was let go at once. `expects` says whether the core will
+    /// check-point now; if not, the turn has to be passed on.
+    #[inline]
+    pub fn short_unlock_write(&mut self, expects: bool) {
+        self.stage = match self.stage {
+            Stage::Writing { reading: true } => Stage::Reading,
+            _ => Stage::Idle,
+        };
+        self.again = false;
+        self.expects = expects;
+    }
+
     fn lock_read(&mut self) -> Action {
         match self.stage {
             Stage::Idle if self.checkpointing => self.go(Step::PassingRead, Action::Pass),

@@ -94,8 +94,8 @@ fn machines() -> HashSet<Machine> {
 }
 
 #[test]
-fn the_short_way_of_a_read_lock_is_the_long_one() {
-    let (mut locks, mut unlocks) = (0, 0);
+fn the_short_way_of_a_lock_is_the_long_one() {
+    let (mut locks, mut unlocks, mut writes) = (0, 0, 0);
     for machine in machines() {
         for granted in [true, false] {
             if machine.may_read_at_once() {
@@ -122,8 +122,43 @@ fn the_short_way_of_a_read_lock_is_the_long_one() {
                 unlocks += 1;
             }
         }
+        for yes in [true, false] {
+            if machine.may_write_at_once() {
+                // Both whether the transaction begins with it, and whether it does not.
+                let mut long = machine;
+                let first = long.ask(Call::LockWrite);
+                assert_eq!(first, Action::BeginsTransaction, "{machine:?}");
+                assert_eq!(long.told(yes.into()), Action::TryTurn);
+                assert_eq!(long.told(Told::Yes), Action::RealLockWrite);
+                let mut next = long.told(Told::Yes);
+                if !yes {
+                    assert_eq!(next, Action::Learn(true), "{machine:?}");
+                    next = long.told(Told::Yes);
+                }
+                assert_eq!(next, Action::Answer(Answer::AsReal), "{machine:?}");
+                let mut short = machine;
+                short.short_lock_write();
+                assert_eq!(short, long, "{machine:?}");
+                writes += 1;
+            }
+            if machine.may_end_write_at_once() {
+                let mut long = machine;
+                assert_eq!(long.ask(Call::UnlockWrite), Action::Pass, "{machine:?}");
+                assert_eq!(long.told(Told::Yes), Action::ExpectsCheckpoint);
+                let mut next = long.told(yes.into());
+                if !yes {
+                    assert_eq!(next, Action::PassOn, "{machine:?}");
+                    next = long.told(Told::Yes);
+                }
+                assert_eq!(next, Action::Answer(Answer::AsReal), "{machine:?}");
+                let mut short = machine;
+                short.short_unlock_write(yes);
+                assert_eq!(short, long, "{machine:?}");
+                writes += 1;
+            }
+        }
     }
-    assert!(locks > 0 && unlocks > 0);
+    assert!(locks > 0 && unlocks > 0 && writes > 0);
 }
 
 #[test]
@@ -167,6 +202,28 @@ fn transactions_with_the_turn_alone_are_refused_nothing_while_all_queue() {
         passes_over: true,
         locks: false,
         ..Promotion::of(&[(Writes, &[ReadWrite]), (Reads, &[ReadWrite])])
+    });
+}
+
+/// A kind of which it is not known whether it writes has the turn each time, until it is
+/// known that it does not: also the first of them that writes is refused nothing.
+#[test]
+fn a_kind_that_seldom_writes_is_refused_nothing_while_it_is_promoted() {
+    let base = || Promotion {
+        patient: true,
+        locks: false,
+        ..Promotion::of(&[(Nothing, &[Perhaps, ReadWrite]), (Nothing, &[ReadWrite])])
+    };
+    passes(base());
+    passes(Promotion { kills: 1, ..base() });
+    passes(Promotion {
+        patient: true,
+        locks: false,
+        ..Promotion::of(&[
+            (Nothing, &[Perhaps]),
+            (Writes, &[Perhaps]),
+            (Nothing, &[Immediate]),
+        ])
     });
 }
 
@@ -256,6 +313,11 @@ fn mistakes_are_noticed() {
     let with_reader = || Promotion::of(&[(Writes, &[ReadWrite]), (Reads, &[Read])]);
     let learning = || Promotion::of(&[(Reads, &[ReadWrite]), (Writes, &[ReadWrite])]);
     let may_write = || Promotion::of(&[(Writes, &[Perhaps]), (Writes, &[ReadWrite])]);
+    let seldom = || Promotion::of(&[(Nothing, &[Perhaps, ReadWrite]), (Writes, &[ReadWrite])]);
+    let patient = |model| Promotion {
+        patient: true,
+        ..model
+    };
     let passed_over = |model| Promotion {
         passes_over: true,
         ..model
@@ -284,6 +346,11 @@ fn mistakes_are_noticed() {
         (Planted::NotGivenBack, may_write(), paths::STUCK),
         (Planted::DemotedUnknown, demoted(base()), "one writer"),
         (Planted::UpgradeWaits, learning(), "who waits holds nothing"),
+        (
+            Planted::LearnsAtOnce,
+            patient(seldom()),
+            "what was promised is kept",
+        ),
     ] {
         let found = fails(&Promotion { planted, ..model });
         println!("{planted:?}: {found:?}");

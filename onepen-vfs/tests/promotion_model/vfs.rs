@@ -126,6 +126,11 @@ impl Promotion {
                 // A turn is no promise where turns are passed over.
                 connection.promised =
                     will == Will::Write || will == Will::Turn && !self.passes_over;
+                let explicit = matches!(
+                    connection.to_do.last(),
+                    Some(Kind::ReadWrite | Kind::Read | Kind::Perhaps)
+                );
+                connection.promised |= self.patient && explicit && !self.passes_over;
                 return Told::Foreseen(will);
             }
             Action::RememberHeader => connection.remembered = state.shared.header,
@@ -182,7 +187,8 @@ impl Promotion {
             Action::NoCheckpointCame => {}
             Action::Learn(true) => connection.known = Known::Writes,
             Action::Learn(false) => {
-                if connection.known == Known::Nothing {
+                let patient = self.patient && planted != Planted::LearnsAtOnce;
+                if connection.known == Known::Nothing && !patient {
                     connection.known = Known::Reads;
                 }
             }

@@ -132,6 +132,8 @@ pub enum Planted {
     DemotedUnknown,
     /// An upgrade waits for its turn with its read lock.
     UpgradeWaits,
+    /// A kind is taken for one that only reads as soon as one of it did.
+    LearnsAtOnce,
 }
 
 pub struct Promotion {
@@ -149,6 +151,9 @@ pub struct Promotion {
     pub passes_over: bool,
     /// Whether transactions that are known to write get the lock, or the turn alone.
     pub locks: bool,
+    /// Whether a kind that only read is still promoted, and so promised the same as one
+    /// that is known to write. Without it, one that only read is known for that.
+    pub patient: bool,
     pub planted: Planted,
     pub seen: Seen,
 }
@@ -169,6 +174,7 @@ impl Promotion {
             copied_back: true,
             passes_over: false,
             locks: true,
+            patient: false,
             planted: Planted::Nothing,
             seen: Seen::default(),
         }

@@ -1,8 +1,10 @@
 //! What the extension costs a program that is alone.
 //!
-//! Two processes, one each way, run the same parts of SQL in slices of some
-//! milliseconds, by turns: while one works the other sleeps at its pipe, so that
-//! whatever else the machine does strikes both. The order within a pair changes.
+//! Within one process two databases are open, one through the platform's VFS and one
+//! through ours, and the same SQL runs in slices of some milliseconds on each, by turns:
+//! whatever else the machine does, and wherever the process lies in memory, strikes both.
+//! A pair of slices is one ratio; the order within a pair changes, and so does which
+//! database was opened first. Told is the median of several processes' medians.
 
 use serde_json::json;
 
@@ -24,67 +26,43 @@ const PARTS: &[&str] = &[
 ];
 
 pub fn measure(place: &Place, options: &Options) -> Result<Told, Failure> {
-    let pairs = if options.quick { 10 } else { 300 };
-    let runs = [
-        place.run_in("wal", "idle-stock")?,
-        place.run_in("wal", "idle-extension")?,
-    ];
-    let mut workers = Vec::new();
-    for (way, run) in [Way::Stock, Way::Extension].into_iter().zip(&runs) {
-        let mut command = place.program("sql.py", way);
-        let mut worker = Worker::start(command.arg(run.database()))?;
+    let (processes, pairs) = if options.quick { (2, 10) } else { (6, 60) };
+    // Of each part, of each process: the ratio, and both times of a slice.
+    let mut found = vec![Vec::new(); PARTS.len()];
+    for process in 0..processes {
+        let ways = if process % 2 == 0 {
+            [Way::Stock, Way::Extension]
+        } else {
+            [Way::Extension, Way::Stock]
+        };
+        let run = place.run_in("wal", "idle")?;
+        let mut command = place.program("sql.py", Way::Extension);
+        command
+            .arg(run.database())
+            .arg(format!("first={}", ways[0].name()));
+        let mut worker = Worker::start(&mut command)?;
         worker.hear_ready()?;
-        workers.push(worker);
+        for (part, found) in PARTS.iter().zip(&mut found) {
+            found.push(one(&mut worker, part, pairs, ways)?);
+        }
     }
-    let mut slice = |way: Way, part: &str, times: u64| -> Result<f64, Failure> {
-        let worker = &mut workers[way as usize];
-        worker.tell(&format!("{part} {times}"))?;
-        Ok(worker.hear()?.parse()?)
-    };
-    let (mut lines, mut measured) = (Vec::new(), Vec::new());
-    let mut ratios = Vec::new();
-    for part in PARTS {
-        let mut times = 1;
-        // Once around unmeasured, and as many as fill a slice.
-        loop {
-            let seconds = slice(Way::Stock, part, times)?;
-            slice(Way::Extension, part, times)?;
-            if seconds >= SLICE / 2.0 {
-                break;
-            }
-            times *= 2;
-        }
-        let mut took = [Vec::new(), Vec::new()];
-        for pair in 0..pairs {
-            let mut order = [Way::Stock, Way::Extension];
-            if pair % 2 == 1 {
-                order.reverse();
-            }
-            for way in order {
-                took[way as usize].push(slice(way, part, times)?);
-            }
-        }
-        let ratio = median(
-            took[1]
-                .iter()
-                .zip(&took[0])
-                .map(|(ours, stock)| ours / stock)
-                .collect(),
-        );
-        let each = |way: Way| median(took[way as usize].clone()) * 1000.0;
+    let (mut lines, mut measured, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for (part, found) in PARTS.iter().zip(&found) {
+        let of = |what: fn(&Measured) -> f64| found.iter().map(what).collect::<Vec<_>>();
+        let ratio = median(of(|one| one.ratio));
+        let [stock, extension] = [median(of(|one| one.stock)), median(of(|one| one.extension))];
+        let each = of(|one| one.ratio);
+        let least = each.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = each.iter().copied().fold(0.0, f64::max);
         lines.push(format!(
-            "{part:18} stock {:>7.3} ms   extension {:>7.3} ms   {ratio:.3}",
-            each(Way::Stock),
-            each(Way::Extension),
+            "{part:18} stock {stock:>7.3} ms   extension {extension:>7.3} ms   {ratio:.3} \
+             ({least:.3} to {most:.3})",
         ));
         measured.push(json!({
-            "part": part, "pairs": pairs, "ratio": ratio,
-            "stock_ms": each(Way::Stock), "extension_ms": each(Way::Extension),
+            "part": part, "processes": processes, "pairs": pairs, "ratio": ratio, "ratios": each,
+            "stock_ms": stock, "extension_ms": extension,
         }));
         ratios.push(ratio);
-    }
-    for (way, run) in [Way::Stock, Way::Extension].into_iter().zip(&runs) {
-        place.look(run, way)?;
     }
     let all = ratios
         .iter()
@@ -102,5 +80,46 @@ pub fn measure(place: &Place, options: &Options) -> Result<Told, Failure> {
         lines,
         failures,
         json: json!({ "parts": measured, "all": all }),
+    })
+}
+
+/// Medians of one part in one process, times in milliseconds.
+#[derive(Clone, Copy)]
+struct Measured {
+    ratio: f64,
+    stock: f64,
+    extension: f64,
+}
+
+fn one(worker: &mut Worker, part: &str, pairs: usize, ways: [Way; 2]) -> Result<Measured, Failure> {
+    let mut slice = |way: Way, times: u64| -> Result<f64, Failure> {
+        worker.tell(&format!("{} {part} {times}", way.name()))?;
+        Ok(worker.hear()?.parse()?)
+    };
+    let mut times = 1;
+    // Once around unmeasured, and as many as fill a slice.
+    loop {
+        let seconds = slice(Way::Stock, times)?;
+        slice(Way::Extension, times)?;
+        if seconds >= SLICE / 2.0 {
+            break;
+        }
+        times *= 2;
+    }
+    let mut took = [Vec::new(), Vec::new()];
+    for pair in 0..pairs {
+        let mut order = ways;
+        if pair % 2 == 1 {
+            order.reverse();
+        }
+        for way in order {
+            took[way as usize].push(slice(way, times)?);
+        }
+    }
+    let pairs = took[1].iter().zip(&took[0]);
+    Ok(Measured {
+        ratio: median(pairs.map(|(ours, stock)| ours / stock).collect()),
+        stock: median(took[0].clone()) * 1000.0,
+        extension: median(took[1].clone()) * 1000.0,
     })
 }
