@@ -290,6 +290,7 @@ fn record_failed_flush(seed: u64, comes_later: bool) -> Log {
     write_some(&db, 6, &|| false);
     if !comes_later || random.percent(50) {
         while other.number("pinned") == 0 {
+            assert_eq!(other.number("resets"), 0, "the only copy was overwritten");
             std::thread::yield_now();
         }
     }
