@@ -216,6 +216,7 @@ impl Checkpointer {
                 return;
             }
             if self.wal.is_kept() {
+                self.pinned().get_or_insert_with(Instant::now);
                 self.wal.bell().wait(seen, None);
                 continue;
             }
@@ -297,7 +298,7 @@ impl Checkpointer {
             }
         };
         self.readers.rest();
-        let progress = checkpoint(connection, "PASSIVE")?;
+        let progress = self.copy(connection, "PASSIVE")?;
         match progress.log {
             None => return Ok(Tried::Elsewhere),
             // Another process has reset it since our last commit.
@@ -346,7 +347,7 @@ impl Checkpointer {
             return Ok(copied);
         }
         self.readers.rest();
-        let progress = checkpoint(connection, "PASSIVE")?;
+        let progress = self.copy(connection, "PASSIVE")?;
         self.flush(connection, File::Database)?;
         Ok(progress.copied)
     }
@@ -362,15 +363,30 @@ impl Checkpointer {
         }
         let flushed = capi::flush(connection, file);
         if flushed.is_err() {
-            self.wal.keep();
-            self.pinned().get_or_insert_with(Instant::now);
-            event!(
-                ERROR,
-                "a flush failed; the log is kept until the database is closed",
-                database = &*self.connector.name
-            );
+            self.keep();
         }
         flushed
+    }
+
+    fn keep(&self) {
+        self.wal.keep();
+        self.pinned().get_or_insert_with(Instant::now);
+        event!(
+            ERROR,
+            "a flush failed; the log is kept until everybody has closed the database",
+            database = &*self.connector.name
+        );
+    }
+
+    /// A checkpoint of SQLite's, which flushes as well: and what it fails to flush may
+    /// be what another process has copied.
+    fn copy(&self, connection: &Connection, mode: &str) -> rusqlite::Result<Progress> {
+        let copied = checkpoint(connection, mode);
+        let code = copied.as_ref().err().and_then(|error| error.sqlite_error());
+        if code.is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_FSYNC) {
+            self.keep();
+        }
+        copied
     }
 
     /// Copies back the rest and resets, in the pen's turn.
@@ -395,12 +411,17 @@ impl Checkpointer {
                 deadline: started.checked_add(PEN_WAIT),
                 cancel: None,
             })?;
-            let copied = checkpoint(connection, "PASSIVE");
+            let is_kept = self.wal.is_kept();
+            let copied = (!is_kept).then(|| self.copy(connection, "PASSIVE"));
             engine.rollback();
+            // Another process has said so meanwhile.
+            let Some(copied) = copied else {
+                return Ok(Tried::Pinned);
+            };
             let Some(before) = copied?.log else {
                 return Ok(Tried::Elsewhere);
             };
-            let after = checkpoint(connection, mode)?;
+            let after = self.copy(connection, mode)?;
             // It is also a reset if another process wrote first.
             if !after.busy || after.log.is_some_and(|log| log < before) {
                 self.wal.restarted();

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use onepen_lock::gate::Left;
+
 use crate::blocks::permit::Turns;
 use crate::call::Call;
 use crate::changes::hub::{Hub, LOOK, Look};
@@ -208,6 +210,8 @@ impl Shared {
             })
         };
         let early = is_new.then(&gate);
+        let may_be_left = options.gate && !options.read_only && !in_memory;
+        let left = may_be_left.then(|| Left::of(&connector.path)).flatten();
         let opening = early.as_ref().and_then(|early| early.turn(&patience));
         let mut shared = Self {
             pen: None,
@@ -262,6 +266,10 @@ impl Shared {
         others.and_here(Arc::downgrade(&pen) as Weak<dyn Queue>);
         if let Some(gate) = &others.notes {
             shared.hub.read_notes(gate);
+            shared.wal.share(gate);
+            if let Some(left) = left {
+                gate.log_was_recovered(left);
+            }
         }
         pen.stand_in_line(turns);
         pen.call_it(&connector.name);

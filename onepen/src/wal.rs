@@ -1,6 +1,10 @@
 //! How full the write-ahead log is: written by the writer's commit, read by the
 //! checkpointer and by `stats`.
 
+use std::sync::OnceLock;
+
+use onepen_lock::gate::Gate;
+
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, WaitWord};
 
 pub(crate) struct WalLevel {
@@ -15,6 +19,8 @@ pub(crate) struct WalLevel {
     rung: AtomicBool,
     bell: WaitWord,
     kept: AtomicBool,
+    /// Where other processes say that it is to be kept.
+    gate: OnceLock<Gate>,
 }
 
 impl WalLevel {
@@ -28,17 +34,27 @@ impl WalLevel {
             rung: AtomicBool::new(false),
             bell: WaitWord::new(),
             kept: AtomicBool::new(false),
+            gate: OnceLock::new(),
         }
     }
 
+    /// Other processes may want it kept, and are told if we do.
+    pub(crate) fn share(&self, gate: &Gate) {
+        let _ = self.gate.set(gate.clone());
+    }
+
     /// The log is the only place from which what is in it can be had for certain:
-    /// nothing here copies it back, resets it or removes it any more.
+    /// nothing here copies it back, resets it or removes it any more, nor does
+    /// another process that takes part in the gate.
     pub(crate) fn keep(&self) {
         self.kept.store(true, Ordering::SeqCst);
+        if let Some(gate) = self.gate.get() {
+            gate.keep_log();
+        }
     }
 
     pub(crate) fn is_kept(&self) -> bool {
-        self.kept.load(Ordering::SeqCst)
+        self.kept.load(Ordering::SeqCst) || self.gate.get().is_some_and(Gate::log_is_kept)
     }
 
     /// After a commit, in the writer's thread.

@@ -38,6 +38,10 @@ pub struct Note {
 #[derive(Debug)]
 pub struct Observer(Infallible);
 
+/// That those who are gone wanted the log kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Left(Infallible);
+
 #[allow(missing_docs, reason = "documented where it works")]
 impl Gate {
     pub fn join(_database: &Path, _label: &str) -> Result<Self, NotJoined> {
@@ -84,8 +88,27 @@ impl Gate {
         match self.0 {}
     }
 
+    pub fn keep_log(&self) {
+        match self.0 {}
+    }
+
+    pub fn log_is_kept(&self) -> bool {
+        match self.0 {}
+    }
+
+    pub fn log_was_recovered(&self, left: Left) {
+        match left.0 {}
+    }
+
     pub fn path(&self) -> &Path {
         match self.0 {}
+    }
+}
+
+#[allow(missing_docs, reason = "documented where it works")]
+impl Left {
+    pub fn of(_database: &Path) -> Option<Self> {
+        None
     }
 }
 

@@ -69,6 +69,8 @@ pub(super) struct Header {
     _unused_at_last: [AtomicU64; 5],
     /// Which slots want notes: one bit each.
     pub(super) listening: [AtomicU64; WAITING],
+    /// Why the log is kept; 0: it is not. See `kept`.
+    pub(super) log_kept: AtomicU64,
 }
 
 /// What one process says of itself. Only its owner writes to it, but for

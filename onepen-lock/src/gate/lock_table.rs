@@ -73,6 +73,14 @@ impl Files {
         self.seen.load(Relaxed)
     }
 
+    /// Whether anybody, this process included, has the database open in write-ahead
+    /// mode. `None` when that cannot be known.
+    pub(super) fn is_open(&self) -> Option<bool> {
+        let (_, shared_memory) = self.inodes();
+        let is_open = |line: &Line| !line.waits && covers(line, shared_memory, WAL_OPEN_BYTE);
+        table::read(is_open).ok().map(|found| !found.is_empty())
+    }
+
     /// By number alone: some file systems (btrfs, overlayfs) tell `stat` another
     /// device than the table has.
     fn inodes(&self) -> (Option<u64>, Option<u64>) {

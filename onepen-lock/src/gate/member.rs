@@ -46,12 +46,12 @@ use super::{NotJoined, SLICE, View, alive, clock, file, text};
 /// ```
 #[derive(Clone)]
 pub struct Gate {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 pub(super) struct Inner {
     file: File,
-    map: Map,
+    pub(super) map: Map,
     path: PathBuf,
     pub(super) files: Files,
     slot: usize,

@@ -101,6 +101,12 @@
 //! ([`Gate::listen`]): which tables each changed. They are hints that have to prove
 //! themselves against what SQLite tells of its commits ([`Gate::notes`]).
 //!
+//! # A log that has to be kept
+//!
+//! A process that failed to flush what it copied from the write-ahead log says so
+//! in the header ([`Gate::keep_log`]): the log may be the only place where that is,
+//! and no other process can know.
+//!
 //! # Where it works
 //!
 //! Linux. Elsewhere [`Gate::join`] answers [`NotJoined::Unsupported`]. Databases
@@ -119,6 +125,8 @@ mod elsewhere;
 #[cfg(target_os = "linux")]
 mod file;
 #[cfg(target_os = "linux")]
+mod kept;
+#[cfg(target_os = "linux")]
 mod layout;
 #[cfg(target_os = "linux")]
 mod lock_table;
@@ -136,9 +144,13 @@ mod queue;
 mod seat;
 #[cfg(target_os = "linux")]
 mod text;
+#[cfg(all(test, target_os = "linux"))]
+mod together;
 
 #[cfg(not(target_os = "linux"))]
-pub use elsewhere::{Gate, Note, Observer, Seat, Stamp};
+pub use elsewhere::{Gate, Left, Note, Observer, Seat, Stamp};
+#[cfg(target_os = "linux")]
+pub use kept::Left;
 #[cfg(target_os = "linux")]
 pub use member::Gate;
 #[cfg(target_os = "linux")]

@@ -197,6 +197,28 @@ fn a_cancelled_write_is_either_run_or_refused() {
     });
 }
 
+/// Whoever has the connection to itself has no transaction. The next in line, that
+/// was behind it when it gave up, must have one.
+#[test]
+fn a_write_behind_an_exclusive_call_that_gives_up_has_a_transaction() {
+    explore(|| {
+        let rig = Rig::new(limits());
+        let (ticket, token) = cancellable();
+        let exclusive = rig.queue_with(&ticket, Kind::Exclusive, |_: &mut FakeEngine| Ok(()));
+        let behind = rig.queue(1);
+        let canceller = thread::spawn(move || token.cancel());
+        let writer = rig.start_writer();
+        canceller.join().unwrap();
+        let world = Arc::clone(&rig.world);
+        rig.finish(writer);
+        assert_eq!(behind.answer().unwrap(), 1);
+        assert!(world.has_committed(1));
+        if let Err(error) = exclusive.answer() {
+            assert_eq!(error.kind(), ErrorKind::Cancelled);
+        }
+    });
+}
+
 #[test]
 fn a_blocked_caller_that_is_cancelled_returns_once() {
     explore(|| {

@@ -156,11 +156,19 @@ impl<E: Engine> Held<'_, E> {
         let Ok(mut turn) = Turn::take(pen, &WhileSomebodyWaits(pen), None) else {
             return; // everybody gave up and has been answered
         };
-        let kind = lock(&pen.state).queue.next_kind();
-        match kind {
-            None => return,
-            Some(Kind::Exclusive | Kind::Maintenance) => run_exclusive(pen, engine, group),
-            Some(Kind::Grouped | Kind::Alone) => run_turn(pen, engine, group),
+        let exclusive = {
+            let mut state = lock(&pen.state);
+            match state.queue.next_kind() {
+                None => return,
+                // Under the lock under which it was looked at: it may give up, and whoever
+                // is next then needs a transaction.
+                Some(Kind::Exclusive | Kind::Maintenance) => state.queue.claim(),
+                Some(Kind::Grouped | Kind::Alone) => None,
+            }
+        };
+        match exclusive {
+            Some(job) => run_exclusive(pen, engine, group, job),
+            None => run_turn(pen, engine, group),
         }
         turn.wrote(group.last_size);
         drop(turn); // others need not wait until everybody is awake

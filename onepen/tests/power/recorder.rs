@@ -7,11 +7,13 @@
 //! could be noticed, whichever way it was done; what the test said
 //! ([`Recording::say`]) stands between what was done before and after it. When the
 //! recording ends, what it says is compared with the files themselves, byte by
-//! byte ([`Recording::finish`]).
+//! byte ([`Recording::finish`]). Other processes may take part: see `journal`.
 //!
 //! The `-shm` file and the gate's are not recorded: they live in mapped memory and
 //! promise nothing to anybody after a crash. What they held on the way may be kept,
 //! so that an image can have an old one.
+
+mod others;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -25,6 +27,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::disk::Disk;
+use crate::journal::Journal;
 use crate::told::Word;
 
 pub type Inode = u64;
@@ -99,6 +102,35 @@ struct Inner {
     failing: Option<(&'static str, usize, usize)>,
     failed: usize,
     confused: Option<String>,
+    /// Where other processes read it, and how much of it is there.
+    journal: Option<Journal>,
+    shared: usize,
+}
+
+/// What is known, for one thread of one process.
+struct Open<'a> {
+    inner: MutexGuard<'a, Inner>,
+    _inside: Option<Inside>,
+}
+
+impl std::ops::Deref for Open<'_> {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl std::ops::DerefMut for Open<'_> {
+    fn deref_mut(&mut self) -> &mut Inner {
+        &mut self.inner
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.inner.share();
+    }
 }
 
 struct Watched {
@@ -124,7 +156,10 @@ struct Inside;
 
 impl Inside {
     fn enter() -> Option<Self> {
-        (!INSIDE.replace(true)).then_some(Self)
+        if INSIDE.replace(true) {
+            return None; // and no `Self` that would end it when it is dropped
+        }
+        Some(Self)
     }
 }
 
@@ -284,8 +319,14 @@ fn whose(descriptor: c_int) -> Option<(Arc<Watched>, Inode)> {
 }
 
 impl Watched {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Open<'_> {
+        let inside = Inside::enter();
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.catch_up();
+        Open {
+            inner,
+            _inside: inside,
+        }
     }
 
     /// Which names there are now, and what has changed since the last look.
@@ -430,7 +471,6 @@ impl Recording {
             directory,
             inner: Mutex::default(),
         });
-        let inside = Inside::enter().expect("nobody records from within a recorder");
         let mut inner = watched.lock();
         watched.look(&mut inner);
         for (name, inode) in inner.names.clone() {
@@ -447,7 +487,10 @@ impl Recording {
         inner.log.began = inner.log.events.len();
         inner.keep_volatile = keep_volatile;
         drop(inner);
-        drop(inside);
+        Self::activate(watched)
+    }
+
+    fn activate(watched: Arc<Watched>) -> Self {
         let mut active = ACTIVE.write().unwrap_or_else(PoisonError::into_inner);
         active.push(Arc::clone(&watched));
         COUNT.store(active.len(), Ordering::Release);
@@ -493,6 +536,9 @@ impl Recording {
         let mut inner = self.0.lock();
         self.0.look(&mut inner);
         assert_eq!(inner.confused, None, "a call that is not understood");
+        if let Some(mut journal) = inner.journal.take() {
+            journal.unlock(&[]).unwrap();
+        }
         let log = std::mem::take(&mut inner.log);
         drop(inner);
         let mut disk = Disk::default();

@@ -75,7 +75,7 @@ pub const LEDGER: Check = Check {
 
 const THREADS: Campaign = Campaign {
     name: "wal_full",
-    percent: 33,
+    percent: 26,
     check: LEDGER,
     volatile: &VOLATILE,
     per_recording: 20_000,

@@ -54,6 +54,7 @@ pub fn main(words: Vec<String>) -> Result<(), Failure> {
             only: options.filter,
             quick: options.strength == Strength::Quick,
             only_models: true,
+            anew: false,
             json: false,
         })?;
         return Ok(());

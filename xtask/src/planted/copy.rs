@@ -6,7 +6,7 @@ use super::Bug;
 use crate::models::Failure;
 
 /// The library and what it stands on.
-const PACKAGES: [&str; 2] = ["onepen-lock", "onepen"];
+pub(super) const PACKAGES: [&str; 2] = ["onepen-lock", "onepen"];
 
 /// A workspace with nothing but the library in it.
 pub(super) struct Copy {

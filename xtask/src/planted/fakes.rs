@@ -94,10 +94,11 @@ impl Fakes {
             what: name,
             instrument: self.instrument.to_owned(),
             noticed: match verdict {
-                "ok" => Ok("found out"),
+                "ok" => Ok("found out".to_owned()),
                 other => Err(other.to_owned()),
             },
             took: Duration::ZERO,
+            before: false,
         })
     }
 }

@@ -11,16 +11,18 @@
 
 mod bugs;
 mod copy;
+mod done;
 mod fakes;
 mod instrument;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use self::copy::Copy;
+use self::done::Done;
 pub use self::instrument::Instrument;
-use self::instrument::{Fate, lock_test, lock_unit, loom, scenario, shuttle, test, unit};
+use self::instrument::{Build, Fate, lock_test, lock_unit, loom, scenario, shuttle, test, unit};
 use crate::models::Failure;
 use crate::models::suite::root;
 
@@ -44,6 +46,8 @@ pub struct Wanted {
     pub quick: bool,
     /// Only those that a scenario of the models has to notice.
     pub only_models: bool,
+    /// Also what a run before, of the same sources, has noticed already.
+    pub anew: bool,
     pub json: bool,
 }
 
@@ -52,13 +56,23 @@ struct Row {
     what: String,
     instrument: String,
     /// How it was noticed, or why it was not.
-    noticed: Result<&'static str, String>,
+    noticed: Result<String, String>,
     took: Duration,
+    /// By a run before, of the same sources.
+    before: bool,
 }
 
-/// Plants what is wanted; says how many there were. An error, when one was not
-/// noticed.
-pub fn run(wanted: &Wanted) -> Result<usize, Failure> {
+/// How many there were.
+pub struct Noticed {
+    pub all: usize,
+    /// By a run before, of the same sources.
+    pub before: usize,
+}
+
+/// Plants what is wanted. An error, when one was not noticed.
+///
+/// What was noticed is remembered, so that a run that is broken off goes on.
+pub fn run(wanted: &Wanted) -> Result<Noticed, Failure> {
     let root = root()?;
     // With the dependencies that tests and models have built already.
     let target = root.join("target");
@@ -69,7 +83,10 @@ pub fn run(wanted: &Wanted) -> Result<usize, Failure> {
     }
     // Its name has been found: the others take long to be built.
     let with_fakes = !wanted.only_models && (wanted.only.is_none() || bugs.is_empty());
-    let limits = quiet(&bugs, &copy.root, &target)?;
+    let mut done = Done::of(&root, target.join("models").join("noticed"))?;
+    if wanted.anew {
+        done.forget();
+    }
 
     let whats = bugs.iter().map(|bug| bug.what.len()).max().unwrap_or(0);
     let mut rows = Vec::new();
@@ -82,8 +99,32 @@ pub fn run(wanted: &Wanted) -> Result<usize, Failure> {
         }
         rows.push(row);
     };
-    for bug in bugs {
-        tell(bug.run(&copy, &target, limits[&bug.by])?);
+    let (before, new): (Vec<&Bug>, Vec<&Bug>) =
+        bugs.into_iter().partition(|bug| done.get(bug).is_some());
+    for bug in before {
+        let how = done.get(bug).unwrap_or_default().to_owned();
+        let mut row = bug.row(Ok(how), Duration::ZERO);
+        row.before = true;
+        tell(row);
+    }
+    // One build after the other: each bug then changes one file of the last.
+    let mut builds: Vec<(Build, Vec<&Bug>)> = Vec::new();
+    for bug in new {
+        let build = bug.by.build();
+        match builds.iter_mut().find(|(known, _)| *known == build) {
+            Some((_, bugs)) => bugs.push(bug),
+            None => builds.push((build, vec![bug])),
+        }
+    }
+    for (build, bugs) in builds {
+        let limits = quiet(build, &bugs, &copy.root, &target)?;
+        for bug in bugs {
+            let row = bug.run(&copy, &target, limits[&bug.by])?;
+            if let Ok(how) = &row.noticed {
+                done.add(bug, how)?;
+            }
+            tell(row);
+        }
     }
     if with_fakes {
         for row in fakes::run(wanted)? {
@@ -101,7 +142,10 @@ pub fn run(wanted: &Wanted) -> Result<usize, Failure> {
         .collect();
     match &*missed {
         [] if rows.is_empty() => Err("no planted bug has that in its name".into()),
-        [] => Ok(rows.len()),
+        [] => Ok(Noticed {
+            all: rows.len(),
+            before: rows.iter().filter(|row| row.before).count(),
+        }),
         missed => Err(format!(
             "{} planted bugs were not noticed:\n  {}",
             missed.len(),
@@ -124,29 +168,22 @@ impl Wanted {
     }
 }
 
-/// Runs every instrument with nothing planted. How long each may take, after
-/// that, before it hangs.
+/// Runs the instruments of `bugs`, which share a build, with nothing planted. How
+/// long each may take, after that, before it hangs.
 fn quiet(
+    build: Build,
     bugs: &[&Bug],
     copy: &Path,
     target: &Path,
 ) -> Result<HashMap<Instrument, Duration>, Failure> {
-    let mut built: HashMap<_, PathBuf> = HashMap::new();
+    eprintln!("building {build} …");
+    let tests = build.run(copy, target)?;
     let mut limits = HashMap::new();
     for bug in bugs {
         let by = bug.by;
         if limits.contains_key(&by) {
             continue;
         }
-        let tests = match built.get(&by.build()) {
-            Some(tests) => tests.clone(),
-            None => {
-                eprintln!("building {} …", by.build());
-                let tests = by.build().run(copy, target)?;
-                built.insert(by.build(), tests.clone());
-                tests
-            }
-        };
         let began = Instant::now();
         let (fate, output) = by.run(&tests, copy, Duration::from_secs(300))?;
         if let Fate::Noticed(how) = fate {
@@ -184,27 +221,35 @@ impl Bug {
         copy.heal(self)?;
         let noticed = match built {
             Ok(tests) => match self.by.run(&tests, &copy.root, limit)?.0 {
-                Fate::Noticed(how) => Ok(how),
+                Fate::Noticed(how) => Ok(how.to_owned()),
                 Fate::Missed => Err("NOT NOTICED".to_owned()),
             },
             Err(error) => Err(format!("does not build: {error}")),
         };
-        Ok(Row {
+        Ok(self.row(noticed, began.elapsed()))
+    }
+
+    fn row(&self, noticed: Result<String, String>, took: Duration) -> Row {
+        Row {
             what: self.what.to_owned(),
             instrument: self.by.to_string(),
             noticed,
-            took: began.elapsed(),
-        })
+            took,
+            before: false,
+        }
     }
 }
 
 impl Row {
     fn print(&self, whats: usize) {
         let how = match &self.noticed {
-            Ok(how) => how,
+            Ok(how) => &**how,
             Err(why) => &**why,
         };
-        let how = format!("{how}, {:.0} s", self.took.as_secs_f64());
+        let how = match self.before {
+            true => format!("{how}, before"),
+            false => format!("{how}, {:.0} s", self.took.as_secs_f64()),
+        };
         println!("{:whats$}  {how:24}  {}", self.what, self.instrument);
     }
 
@@ -215,6 +260,7 @@ impl Row {
             "noticed": self.noticed.as_ref().ok(),
             "failure": self.noticed.as_ref().err(),
             "seconds": self.took.as_secs_f64(),
+            "before": self.before,
         })
     }
 }

@@ -85,7 +85,7 @@ const INSTRUMENTS: &[Instrument] = &[
     Instrument {
         verb: "planted",
         watches: "whether the instruments see: known bugs in a copy of the library",
-        words: "--only TEXT · --json",
+        words: "--only TEXT · --anew · --json",
         in_all: true,
         run: planted::run,
     },

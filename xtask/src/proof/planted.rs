@@ -14,13 +14,23 @@ pub fn run(ask: &Ask) -> Result<Figures, Failure> {
     while let Some(word) = words.next() {
         match word.as_str() {
             "--json" => wanted.json = true,
+            "--anew" => wanted.anew = true,
             "--only" => wanted.only = Some(words.next().ok_or("--only needs a text")?.clone()),
-            other => return Err(format!("`{other}` is not known here: --only TEXT, --json").into()),
+            other => {
+                return Err(
+                    format!("`{other}` is not known here: --only TEXT, --anew, --json").into(),
+                );
+            }
         }
     }
     let noticed = planted::run(&wanted)?;
-    Ok(Figures(vec![(
+    let mut figures = vec![(
         "planted bugs, each of them noticed",
-        noticed.to_string(),
-    )]))
+        noticed.all.to_string(),
+    )];
+    if noticed.before > 0 {
+        let before = noticed.before.to_string();
+        figures.push(("of them by a run before, of the same sources", before));
+    }
+    Ok(Figures(figures))
 }

@@ -13,6 +13,7 @@ use super::{Group, begin, patience_of_all};
 use crate::engine::{Engine, GiveUp, Patience, cancelled};
 use crate::error::{Error, ErrorKind, Result, Waited, WaitedFor};
 use crate::pen::job::{Kind, Ticket};
+use crate::pen::queue::Queued;
 use crate::pen::turn::{NotTaken, Turn};
 use crate::pen::{Held, Pen, gave_up, patience};
 use crate::sync::{Arc, Ordering, lock};
@@ -145,22 +146,20 @@ fn exclusively<E: Engine>(engine: &mut E, call: impl FnOnce(&mut E)) -> Result<(
     engine.exclusive_ends()
 }
 
-pub(super) fn run_exclusive<E: Engine>(pen: &Pen<E>, engine: &mut E, group: &mut Group<E>) {
-    let job = {
-        let mut state = lock(&pen.state);
-        let Some(job) = state.queue.claim() else {
-            return;
-        };
-        state.holder.label = job.header().label();
-        job
-    };
+pub(super) fn run_exclusive<E: Engine>(
+    pen: &Pen<E>,
+    engine: &mut E,
+    group: &mut Group<E>,
+    job: Queued<E>,
+) {
+    group.members.push(Arc::clone(&job)); // where `abandon` would find it
+    lock(&pen.state).holder.label = job.header().label();
     let started = Instant::now();
     let waited = started.saturating_duration_since(job.header().since);
     pen.tally.waited(waited);
     let mut long = LongWaits::default();
     long.add(pen, job.header(), waited);
     long.say(pen);
-    group.members.push(Arc::clone(&job)); // where `abandon` would find it
     if job.header().kind == Kind::Maintenance {
         job.run(engine);
     } else if let Err(error) = exclusive_begins(pen, engine, &patience_of_all([&job])) {

@@ -1,11 +1,13 @@
 //! What has to be on the disk, and what is said when it may not be.
 
-use crate::planted::{Bug, test, unit};
+use crate::planted::{Bug, lock_unit, test, unit};
 
 const CONNECTION: &str = "onepen/src/connection.rs";
 const CHECKPOINT: &str = "onepen/src/checkpoint.rs";
 const TRANSACTION: &str = "onepen/src/blocks/transaction.rs";
 const RETRY: &str = "onepen/src/blocks/retry.rs";
+const WAL: &str = "onepen/src/wal.rs";
+const KEPT: &str = "onepen-lock/src/gate/kept.rs";
 
 pub(super) const BUGS: &[Bug] = &[
     Bug {
@@ -58,6 +60,39 @@ pub(super) const BUGS: &[Bug] = &[
             "faults",
             "what_was_copied_back_is_flushed_though_the_log_cannot_be_reset_yet",
         ),
+    },
+    Bug {
+        what: "other processes are not told of a flush that failed",
+        file: WAL,
+        changes: &[(
+            "            gate.keep_log();\n",
+            "            let _ = gate;\n",
+        )],
+        by: test(
+            "power",
+            "processes::power_after_another_process_could_not_flush_what_it_copied",
+        ),
+    },
+    Bug {
+        what: "that a flush failed is forgotten while somebody has the database open",
+        file: KEPT,
+        changes: &[(
+            "(!is_open).then_some(Self(why))",
+            "let _ = is_open;\n        Some(Self(why))",
+        )],
+        by: test(
+            "power",
+            "processes::power_after_a_process_that_is_gone_could_not_flush_what_it_copied",
+        ),
+    },
+    Bug {
+        what: "that a flush failed just now is forgotten with what was said before",
+        file: KEPT,
+        changes: &[(
+            "let why = clock::now() | 1;",
+            "let why = clock::now() * 0 + 1;",
+        )],
+        by: lock_unit("gate::kept::tests::what_is_said_after_the_look_is_not_forgotten"),
     },
     Bug {
         what: "a failing checkpoint is not tried again",

@@ -48,6 +48,18 @@ pub(super) const BUGS: &[Bug] = &[
         by: shuttle("models::crowd::many_callers_each_get_their_own_answer"),
     },
     Bug {
+        what: "whoever is next after an exclusive call that gave up is run as one",
+        file: GROUP,
+        changes: &[(
+            "Some(Kind::Exclusive | Kind::Maintenance) => state.queue.claim(),",
+            "Some(Kind::Exclusive | Kind::Maintenance) => {\n                    \
+                 drop(state);\n                    lock(&pen.state).queue.claim()\n                }",
+        )],
+        by: loom(
+            "models::handover::a_write_behind_an_exclusive_call_that_gives_up_has_a_transaction",
+        ),
+    },
+    Bug {
         what: "a follower is not woken",
         file: WAKE,
         changes: &[(
