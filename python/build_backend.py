@@ -40,6 +40,11 @@ def build_sdist(*_: Any) -> str:
 
 def build_extension() -> None:
     """Where there is no gate, there is no extension in the wheel; the rest works."""
+    if shutil.which("cargo") is None:
+        sys.exit(
+            "onepen is built from source here, and that needs Rust 1.90 or newer with its `cargo` "
+            "on the PATH, and a C compiler: https://rustup.rs"
+        )
     target = HERE / "src" / "onepen" / NAME
     target.unlink(missing_ok=True)
     if not sys.platform.startswith("linux"):

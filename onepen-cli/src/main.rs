@@ -34,6 +34,7 @@ Examples:
   onepen bench --sweep 1,2,4,8,16 --html b.html throughput against writers, as a page
   onepen bench --script tx.sql --db app.db      your transactions on a copy of your data
   onepen doctor app.db                          who holds the lock, and what is wrong
+  onepen top app.db                             who writes, waits and reads, live
   onepen trace -- python3 app.py                why \"database is locked\", of any program
   onepen stress app.db --kill --stop            a proof on a copy of your data that nothing is lost
   onepen backup app.db copy.db                  a copy of a database in use

@@ -9,13 +9,66 @@ use std::process::{Child, Command, Stdio};
 
 use common::{example, json, onepen, quick};
 
+/// The commands that the help lists.
+fn commands() -> Vec<String> {
+    let help = onepen(&["--help"]).stdout;
+    let (_, list) = help.split_once("Commands:\n").unwrap();
+    let (list, _) = list.split_once("\n\n").unwrap();
+    let names = list
+        .lines()
+        .filter_map(|line| line.split_whitespace().next());
+    names
+        .filter(|name| *name != "help")
+        .map(str::to_owned)
+        .collect()
+}
+
 #[test]
-fn help_shows_examples_before_everything_else() {
-    for arguments in [&["--help"][..], &["bench", "--help"]] {
-        let ran = onepen(arguments);
+fn help_shows_examples_first_and_says_what_each_exit_status_means() {
+    let all = onepen(&["--help"]).stdout;
+    assert!(all.find("Examples:").unwrap() < all.find("Usage:").unwrap());
+    assert!(commands().len() >= 8);
+    for command in commands() {
+        assert!(
+            all.contains(&format!("\n  onepen {command} ")),
+            "no example of {command}"
+        );
+        let ran = onepen(&[&command, "--help"]);
         assert_eq!(ran.code, 0);
-        let examples = ran.stdout.find("Examples:").unwrap();
-        assert!(examples < ran.stdout.find("Usage:").unwrap());
+        assert!(ran.stdout.find("Examples:").unwrap() < ran.stdout.find("Usage:").unwrap());
+        assert!(ran.stdout.contains("Exit status:"), "{}", ran.stdout);
+        assert!(ran.stdout.contains("--json"), "{}", ran.stdout);
+    }
+}
+
+/// Also when it fails: a script reads one thing.
+#[test]
+fn json_names_its_form() {
+    let dir = tempfile::tempdir().unwrap();
+    let (app, copy) = (dir.path().join("app.db"), dir.path().join("copy.db"));
+    let made = rusqlite::Connection::open(&app).unwrap();
+    made.execute_batch("CREATE TABLE t(n)").unwrap();
+    drop(made);
+    let (app, copy) = (app.to_str().unwrap(), copy.to_str().unwrap());
+    for (arguments, schema) in [
+        (&["doctor", app, "--for", "500ms"][..], "onepen-doctor/1"),
+        (
+            &["top", app, "--once", "--interval", "10ms"],
+            "onepen-top/1",
+        ),
+        (&["backup", app, copy], "onepen-backup/1"),
+        (&["backup", app, copy], "onepen-backup/1"), // it is there already
+        (&["restore", copy, app, "--force"], "onepen-backup/1"),
+        (&["checkpoint", app], "onepen-checkpoint/1"),
+        (&["checkpoint", "missing.db"], "onepen-checkpoint/1"),
+    ] {
+        let ran = onepen(&[arguments, &["--json"]].concat());
+        let said = json(&ran);
+        assert_eq!(said["schema"], schema, "{arguments:?}");
+        let failed = ran.code == 2;
+        for field in ["error", "message"] {
+            assert_eq!(said[field].is_string(), failed, "{arguments:?}: {said}");
+        }
     }
 }
 

@@ -99,7 +99,7 @@ fn rendered(browser: &str, file: &Path, dark: bool) -> String {
             began.elapsed() < Duration::from_secs(90),
             "the browser does not end"
         );
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(50)); // between two looks
     }
     fs::read_to_string(output).unwrap()
 }

@@ -207,7 +207,7 @@ fn wait(child: &mut std::process::Child) -> std::process::ExitStatus {
             child.kill().unwrap();
             panic!("it did not end");
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5)); // between two looks
     }
 }
 

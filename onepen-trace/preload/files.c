@@ -60,7 +60,6 @@ static struct file *enter(int fd, const struct stat *is, off_t start) {
     }
     files[i].device = is->st_dev;
     files[i].kind = kind;
-    files[i].since = now();
     files[i].database = database_of(path, len);
     return &files[i];
   }
@@ -113,7 +112,6 @@ void forget_locks(void) {
     files[i].writer = 0;
     files[i].library = 0;
     files[i].two = false;
-    files[i].since = now();
   }
   writing = 0;
 }

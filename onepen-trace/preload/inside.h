@@ -39,7 +39,6 @@ struct file {
   _Atomic uint64_t device, inode;          /* inode 0: no file */
   uint32_t database;
   uint8_t kind;
-  uint64_t since;
   _Atomic uintptr_t library;               /* whose code locks it */
   _Atomic bool two;                        /* told of two */
   _Atomic uint32_t writer;                 /* the thread with the write lock */
@@ -75,7 +74,7 @@ struct thread {
   struct file *last;
   void *whose_caller;                      /* who was looked at already */
   struct file *whose_file;
-  struct { struct file *file; uint64_t since; } reads[4];
+  struct file *reads[4];                   /* it has a read lock of these */
   uint32_t next_read;
   uint32_t steps_seen;                     /* of the timetable of SQLite's sleeps */
   void *step_caller;
@@ -89,8 +88,7 @@ struct thread {
   bool step_waited;
 };
 struct thread *self(void);                 /* NULL: nobody listens */
-void locked(struct file *file, int type, off_t start, off_t len, int fd, bool refused,
-            uint64_t began);
+void locked(struct file *file, int type, off_t start, off_t len, int fd, bool refused);
 void whose(struct file *file, void *caller);
 void slept(uint64_t asked, uint64_t took, void *caller);
 void end_wait(struct thread *thread, enum result result);

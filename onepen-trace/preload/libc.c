@@ -58,7 +58,6 @@ static int fcntl_seen(fcntl_t real, int fd, int cmd, void *arg, void *caller, vo
   struct thread *t = self();
   if (!t || t->inside) return call_fcntl(real, fd, cmd, arg);
   t->frame = (uintptr_t)frame;
-  uint64_t began = now();
   int result = call_fcntl(real, fd, cmd, arg);
   int saved = errno;
   t->inside = true;
@@ -66,7 +65,7 @@ static int fcntl_seen(fcntl_t real, int fd, int cmd, void *arg, void *caller, vo
   struct file *file = result == 0 || refused ? file_of(fd, asked.l_len ? asked.l_start : -1, false) : NULL;
   if (file) {
     if (asked.l_type != F_UNLCK) whose(file, caller);
-    locked(file, asked.l_type, asked.l_start, asked.l_len, fd, refused, began);
+    locked(file, asked.l_type, asked.l_start, asked.l_len, fd, refused);
   }
   t->inside = false;
   errno = saved;

@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MAGIC "onepen-trace/1"
+#define MAGIC "onepen-trace/2"
 #define HEADER_SIZE 4096
 #define PROCESSES 2048
 #define DATABASES 256
@@ -93,8 +93,6 @@ struct record {
   uint64_t first;            /* CLOCK_MONOTONIC, ns: of the first refusal */
   uint64_t last;             /* of the last refusal, or when it was had */
   uint64_t slept;            /* of that, in SQLite's own sleep, ns */
-  uint64_t read_for;         /* how old the thread's read lock was at `first` */
-  uint64_t read_after;       /* how long after `last` that was given back; 0: not seen */
   uint32_t refusals;
   int32_t timeout;           /* of the connection, ms */
   int32_t rc;                /* what sqlite3_step answered */
@@ -104,17 +102,16 @@ struct record {
   uint32_t own_tid;          /* the thread of this process that had the lock */
   uint64_t held_for;         /* how long who had the lock had had it, at the most, ns;
                              ** 0: not seen */
-  uint64_t open_for;         /* since this process first locked the database, ns */
   char thread[16];
-  char text[232];
+  char text[256];
 };
 
 _Static_assert(sizeof(struct process) == 256, "its size");
 _Static_assert(sizeof(struct database) == 1024, "its size");
 _Static_assert(sizeof(struct record) == 384, "its size");
 _Static_assert(offsetof(struct record, first) == 24, "its form");
-_Static_assert(offsetof(struct record, holders) == 80, "its form");
-_Static_assert(offsetof(struct record, thread) == 136, "its form");
+_Static_assert(offsetof(struct record, holders) == 64, "its form");
+_Static_assert(offsetof(struct record, thread) == 112, "its form");
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_LLONG_LOCK_FREE == 2, "no locks");
 
 #define FILE_SIZE                                                              \

@@ -68,11 +68,12 @@ static enum what what_of(struct file *file, int type, off_t start, off_t len) {
 ** lock. In a BEGIN IMMEDIATE it is: SQLite takes both in one activation of
 ** sqlite3BtreeBeginTrans, so all frames above that are as they were, word for
 ** word. In an upgrade another statement runs. A copy of the stack tells. */
+#define NEAR 512                /* so far above the call it always changes */
 #define STACK 3072
 struct stack {
   uintptr_t at;                 /* of the first word; 0: none */
   uintptr_t from, until;        /* known to be readable */
-  uint64_t words[STACK / 8];
+  uint8_t bytes[STACK - NEAR];
 };
 static _Thread_local struct stack stack;
 
@@ -87,44 +88,41 @@ static bool is_readable(uintptr_t from, uintptr_t until) {
   return true;
 }
 
+/* Memory that the compiler knows nothing of. It is copied and compared whole, by the
+** C library's fastest: every read lock pays for the copy. */
+static const void *memory(uintptr_t at) {
+  __asm__("" : "+r"(at) : : "memory");
+  return (const void *)at;
+}
+
 static void keep_stack(uintptr_t at) {
   stack.at = 0;
-  at = (at + 7) & ~(uintptr_t)7;
-  if (!is_readable(at, at + STACK)) return;
-  const volatile uint64_t *words = (const volatile uint64_t *)at;
-  for (int i = 0; i < STACK / 8; i++) stack.words[i] = words[i];
+  at = ((at + 7) & ~(uintptr_t)7) + NEAR;
+  if (!is_readable(at, at + sizeof stack.bytes)) return;
+  memcpy(stack.bytes, memory(at), sizeof stack.bytes);
   stack.at = at;
 }
 
 /* Whether all is as it was but for what is right above `at`. */
 static bool is_one_call(uintptr_t at) {
-  const volatile uint64_t *words = (const volatile uint64_t *)stack.at;
-  for (int i = STACK / 8 - 1; i >= 0 && stack.at + 8 * (uintptr_t)i >= at + ONE_CALL; i--)
-    if (words[i] != stack.words[i]) return false;
-  return true;
+  uintptr_t from = at + ONE_CALL > stack.at ? at + ONE_CALL : stack.at;
+  uintptr_t until = stack.at + sizeof stack.bytes;
+  return from >= until || !memcmp(memory(from), stack.bytes + (from - stack.at), until - from);
 }
 
-static uint64_t *read_of(struct thread *t, struct file *file) {
+static bool has_read(struct thread *t, struct file *file) {
   for (int i = 0; i < 4; i++)
-    if (t->reads[i].file == file) return &t->reads[i].since;
-  return NULL;
+    if (t->reads[i] == file) return true;
+  return false;
 }
 
-static void had_read(struct thread *t, struct file *file, uint64_t at) {
-  uint64_t *since = read_of(t, file);
-  if (!since) {
-    uint32_t n = t->next_read++ % 4;
-    t->reads[n].file = file;
-    since = &t->reads[n].since;
-  }
-  *since = at;
+static void had_read(struct thread *t, struct file *file) {
+  if (!has_read(t, file)) t->reads[t->next_read++ % 4] = file;
 }
 
 static void gave_read(struct thread *t, struct file *file) {
   for (int i = 0; i < 4; i++)
-    if (t->reads[i].file == file) t->reads[i].file = NULL;
-  struct record *wait = t->wait;
-  if (wait && t->wait_file == file && !wait->read_after) wait->read_after = now() - wait->last;
+    if (t->reads[i] == file) t->reads[i] = NULL;
 }
 
 void note_text(struct record *record, const char *text) {
@@ -179,12 +177,8 @@ static struct record *begin_wait(struct thread *t, struct file *file, enum what 
   if (!wait) return NULL;
   wait->what = (uint8_t)what;
   wait->first = wait->last = at;
-  wait->open_for = at - file->since;
-  uint64_t *since = read_of(t, file);
-  if (since) {
-    wait->flags |= HAD_READ;
-    wait->read_for = at - *since;
-  }
+  bool read = has_read(t, file);
+  if (read) wait->flags |= HAD_READ;
   if (t->depth) {
     wait->flags |= BY_API;
     wait->timeout = timeout_of(t);
@@ -194,8 +188,8 @@ static struct record *begin_wait(struct thread *t, struct file *file, enum what 
   t->wait = wait;
   t->wait_file = file;
   t->wait_what = (uint8_t)what;
-  t->wait_is_upgrade = since && stack.at && !is_one_call(t->frame);
-  if (since && stack.at) wait->flags |= STACK_KNOWN | (t->wait_is_upgrade ? 0 : ONE_ACTIVATION);
+  t->wait_is_upgrade = read && stack.at && !is_one_call(t->frame);
+  if (read && stack.at) wait->flags |= STACK_KNOWN | (t->wait_is_upgrade ? 0 : ONE_ACTIVATION);
   t->wait_step = t->depth ? t->step : 0;
   t->step_waited = true;
   t->sleeps = 0;
@@ -214,7 +208,7 @@ static void add_own(struct record *wait, struct file *writer, uint64_t at) {
 }
 
 static void refused_now(struct thread *t, struct file *file, int type, off_t start, off_t len,
-                        int fd, uint64_t began) {
+                        int fd) {
   enum what what = what_of(file, type, start, len);
   uint64_t at = now();
   int32_t pid = holder_of(fd, type, start, len);
@@ -240,9 +234,9 @@ static void refused_now(struct thread *t, struct file *file, int type, off_t sta
     t->around_what = (uint8_t)what;
     t->around_at = at;
     t->around_pid = pid;
-    if (!goes_on(t, file, what, began)) return;
+    if (!goes_on(t, file, what, at)) return;
   }
-  struct record *wait = goes_on(t, file, what, began) ? t->wait : begin_wait(t, file, what, began);
+  struct record *wait = goes_on(t, file, what, at) ? t->wait : begin_wait(t, file, what, at);
   if (!wait) return;
   if (t->wait_what != what) {
     t->wait_file = file;
@@ -262,7 +256,8 @@ static void refused_now(struct thread *t, struct file *file, int type, off_t sta
 
 static void got_now(struct thread *t, struct file *file, int type, off_t start, off_t len) {
   enum what what = what_of(file, type, start, len);
-  uint64_t at = now();
+  /* Most locks are had at once, and are not timed. */
+  uint64_t at = t->wait || type == F_WRLCK ? now() : 0;
   if (t->wait && t->wait_what == RECOVERY && t->wait_file->database == file->database) {
     /* Somebody else has filled it, or this one does now. */
     if ((what == READ && type == F_RDLCK) || what == WRITER) {
@@ -279,12 +274,12 @@ static void got_now(struct thread *t, struct file *file, int type, off_t start, 
     end_wait(t, t->wait->flags & INFERRED ? GOT : REFUSED);
   }
   if ((what == READ && type == F_RDLCK) || (what == SHARED && len == ALL_SHARED)) {
-    had_read(t, file, at);
+    had_read(t, file);
     if (!t->depth) keep_stack(t->frame);
   }
   if (type == F_WRLCK) {
     if ((what == WRITER || what == RESERVED) && !file->writer) {
-      file->writer_upgraded = !t->depth && read_of(t, file) && stack.at && !is_one_call(t->frame);
+      file->writer_upgraded = !t->depth && has_read(t, file) && stack.at && !is_one_call(t->frame);
       const char *text = text_of(t);
       file->writer_text[0] = 0;
       if (text) strncpy(file->writer_text, text, sizeof file->writer_text - 1);
@@ -297,7 +292,6 @@ static void got_now(struct thread *t, struct file *file, int type, off_t start, 
 }
 
 static void released(struct thread *t, struct file *file, off_t start, off_t len) {
-  uint64_t at = now();
   bool all = len == 0 && start == 0;
   if (all || start > LOCK_OF_CHECKPOINTER + 1) {
     /* A read mark; of the database, any unlocking but that of the pending byte. */
@@ -309,7 +303,7 @@ static void released(struct thread *t, struct file *file, off_t start, off_t len
   /* PENDING is given back alone on the way to a shared lock. */
   if (file->kind == DATABASE && !all && len == 1) had_writer = false;
   if (!had_writer || !file->writer) return;
-  uint64_t held = at - file->writer_since;
+  uint64_t at = now(), held = at - file->writer_since;
   struct record *record = NULL;
   if (held >= LONG) {
     record = claim(HELD, file->database);
@@ -320,7 +314,6 @@ static void released(struct thread *t, struct file *file, off_t start, off_t len
     if (record) {
       record->flags |= SNAPSHOT | INFERRED | HAD_READ;
       record->result = REFUSED;
-      record->open_for = at - file->since;
     }
   }
   if (record) {
@@ -361,14 +354,14 @@ void whose(struct file *file, void *caller) {
 }
 
 /* After a call for a lock. */
-void locked(struct file *file, int type, off_t start, off_t len, int fd, bool refused, uint64_t began) {
+void locked(struct file *file, int type, off_t start, off_t len, int fd, bool refused) {
   struct thread *t = self();
   struct process *me = my_process();
   if (me) atomic_fetch_add_explicit(&me->calls, 1, memory_order_relaxed);
   if (refused) {
     struct file *sure = file_of(fd, start, true);
     if (!sure) return;
-    refused_now(t, sure, type, start, len, fd, began);
+    refused_now(t, sure, type, start, len, fd);
   } else if (type == F_UNLCK) {
     released(t, file, start, len);
   } else {

@@ -14,7 +14,7 @@ use std::sync::atomic::{Ordering, fence};
 use crate::LIBRARY;
 use crate::record::{Record, SIZE};
 
-const MAGIC: &[u8; 16] = b"onepen-trace/1\0\0";
+const MAGIC: &[u8; 16] = b"onepen-trace/2\0\0";
 const HEADER: u64 = 4096;
 const PROCESSES: u64 = 2048;
 const PROCESS: u64 = 256;

@@ -121,12 +121,6 @@ pub struct Record {
     pub sleeps: u32,
     /// How often the lock was refused.
     pub refusals: u32,
-    /// How old the thread's read lock was, if it had one.
-    pub read_for: Option<u64>,
-    /// How long after the last refusal that was given back, if it was.
-    pub read_after: Option<u64>,
-    /// Since when this process uses the database.
-    pub open_for: u64,
     /// The connection's timeout.
     pub timeout: Timeout,
     /// SQLite's extended result code, if it was seen.
@@ -164,6 +158,8 @@ flags! {
     is_inferred = 4;
     /// Who had the lock had the checkpointer's as well.
     is_beside_checkpoint = 8;
+    /// The thread had a read lock of the database before.
+    had_read = 16;
     /// SQLite said in which transaction the connection was afterwards.
     is_transaction_known = 128;
     /// It was in a read transaction.
@@ -213,7 +209,7 @@ impl Record {
             10 => What::Exclusive,
             _ => What::Unknown,
         };
-        let holders = (0..4).map(|n| (i32_at(80 + 8 * n), u32_at(84 + 8 * n)));
+        let holders = (0..4).map(|n| (i32_at(64 + 8 * n), u32_at(68 + 8 * n)));
         let has_text = flags & 2048 != 0 || matches!(kind, Kind::TwoLibraries | Kind::DroppedLocks);
         Self {
             kind,
@@ -229,22 +225,19 @@ impl Record {
             first: u64_at(24),
             last: u64_at(32),
             slept: u64_at(40),
-            read_for: (flags & 16 != 0).then(|| u64_at(48)),
-            read_after: Some(u64_at(56)).filter(|time| *time > 0),
-            refusals: u32_at(64),
-            timeout: match i32_at(68) {
+            refusals: u32_at(48),
+            timeout: match i32_at(52) {
                 -1 => Timeout::Handler,
                 ms => u32::try_from(ms).map_or(Timeout::Unknown, Timeout::Milliseconds),
             },
-            code: Some(i32_at(72)).filter(|code| *code != 0),
-            sleeps: u32_at(76),
+            code: Some(i32_at(56)).filter(|code| *code != 0),
+            sleeps: u32_at(60),
             holders: holders.filter(|(_, times)| *times > 0).collect(),
-            other_holders: u32_at(112),
-            own_holder: Some(u32_at(116)).filter(|tid| *tid != 0),
-            held_for: Some(u64_at(120)).filter(|time| *time > 0),
-            open_for: u64_at(128),
-            thread: text_at(136, 16),
-            text: has_text.then(|| text_at(152, 232)),
+            other_holders: u32_at(96),
+            own_holder: Some(u32_at(100)).filter(|tid| *tid != 0),
+            held_for: Some(u64_at(104)).filter(|time| *time > 0),
+            thread: text_at(112, 16),
+            text: has_text.then(|| text_at(128, 256)),
             flags,
         }
     }
@@ -263,7 +256,7 @@ mod tests {
     fn any_bytes_are_a_record() {
         let nothing = Record::parse(&[0; SIZE]);
         assert_eq!(nothing.kind, Kind::Unknown);
-        assert_eq!((nothing.read_for, nothing.text), (None, None));
+        assert!(!nothing.had_read() && nothing.text.is_none());
         let noise = Record::parse(&[0xff; SIZE]);
         assert_eq!((noise.what, noise.outcome), (What::Unknown, Outcome::Open));
         assert_eq!(noise.timeout, Timeout::Handler);

@@ -256,7 +256,7 @@ def start(k):
 pids = [start(k) for k in range(3)]
 mine = connect()
 for n in range(40):
-    time.sleep(random.random() * 0.02)
+    time.sleep(random.random() * 0.02) # the moment of the kill is drawn
     i = random.randrange(3)
     os.kill(pids[i], signal.SIGKILL); os.waitpid(pids[i], 0)
     add(mine)

@@ -87,7 +87,7 @@ fn the_log_is_reset_under_a_constant_writer_and_overlapping_readers() {
     let read = || {
         db.read(|tx| {
             let _: i64 = tx.query_row("SELECT count(*) FROM t", (), |row| row.get(0))?;
-            std::thread::sleep(Duration::from_millis(3));
+            std::thread::sleep(Duration::from_millis(3)); // what it reads for
             Ok(())
         })
         .unwrap();
@@ -116,7 +116,7 @@ fn reads_that_take_longer_than_the_hold_do_not_keep_the_log_for_ever() {
         .unwrap();
     let read = || {
         db.read(|_tx| {
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(10)); // longer than the hold
             Ok(())
         })
         .unwrap();

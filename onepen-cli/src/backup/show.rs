@@ -63,8 +63,12 @@ pub(super) fn line(ends: &dyn Ends, copied: &Copied) -> String {
     )
 }
 
+/// The name and version of the form of `--json`.
+const SCHEMA: &str = "onepen-backup/1";
+
 pub(super) fn json(ends: &dyn Ends, copied: &Copied) -> Value {
     json!({
+        "schema": SCHEMA,
         "from": ends.from(),
         "to": ends.to(),
         "bytes": copied.bytes,
@@ -84,5 +88,5 @@ pub(super) fn json(ends: &dyn Ends, copied: &Copied) -> Value {
 }
 
 pub(super) fn json_error(error: &Error) -> Value {
-    json!({"error": format!("{:?}", error.kind()), "message": error.to_string()})
+    json!({"schema": SCHEMA, "error": format!("{:?}", error.kind()), "message": error.to_string()})
 }

@@ -77,6 +77,9 @@ impl Outcome {
     }
 }
 
+/// The name and version of the form of `--json`.
+const SCHEMA: &str = "onepen-checkpoint/1";
+
 /// One try.
 #[derive(Clone, Copy)]
 struct Tried {
@@ -90,7 +93,9 @@ struct Tried {
 pub fn run(args: &Args) -> ExitCode {
     let code = checkpoint(args).unwrap_or_else(|why| {
         if args.json {
-            crate::backup::print(&json!({"error": why}).to_string());
+            crate::backup::print(
+                &json!({"schema": SCHEMA, "error": "NotTried", "message": why}).to_string(),
+            );
         }
         eprintln!("onepen checkpoint: {}: {why}", args.database.display());
         2
@@ -243,6 +248,7 @@ fn sentence(database: &Path, tried: Tried, holders: &[String]) -> String {
 
 fn report(args: &Args, tried: Tried, holders: &[String]) -> Value {
     json!({
+        "schema": SCHEMA,
         "database": args.database.display().to_string(),
         "outcome": tried.outcome.name(),
         "frames": tried.frames.max(0),

@@ -34,7 +34,7 @@ const COULD_NOT_LOOK: u8 = 2;
 #[derive(Parser)]
 pub struct Args {
     /// The database
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "DATABASE")]
     database: PathBuf,
 
     /// How long to look, and with --watch how long each time

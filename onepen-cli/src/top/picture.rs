@@ -3,8 +3,12 @@
 
 use serde::Serialize;
 
+/// The name and version of the form of `--json`.
+pub const SCHEMA: &str = "onepen-top/1";
+
 #[derive(Clone, Debug, Serialize)]
 pub struct Picture {
+    pub schema: &'static str,
     /// As it was named.
     pub database: String,
     /// `null` when nobody has it open and the files do not say.

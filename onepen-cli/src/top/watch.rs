@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use onepen_lock::gate::{Counters, Stand};
 
 use super::look::{Hold, Member, Raw};
-use super::picture::{Does, Is, Journal, LogPicture, Picture, Pins, Row, Totals};
+use super::picture::{Does, Is, Journal, LogPicture, Picture, Pins, Row, SCHEMA, Totals};
 
 /// Remembers the last look, and when what lasts began.
 pub struct Watch {
@@ -107,6 +107,7 @@ impl Watch {
             commits,
         });
         Picture {
+            schema: SCHEMA,
             database: self.database.clone(),
             journal: journal(raw),
             database_bytes: raw.database_bytes,

@@ -158,7 +158,7 @@ fn had_read(record: &Record) -> bool {
     } else if record.is_by_api() {
         // A SQLite before 3.34 does not say. It does not ask its timeout in a
         // transaction that has read, and else it does.
-        record.read_for.is_some() && !matches!(record.timeout, Timeout::Milliseconds(0))
+        record.had_read() && !matches!(record.timeout, Timeout::Milliseconds(0))
     } else {
         record.is_stack_known() && !record.is_one_activation()
     }

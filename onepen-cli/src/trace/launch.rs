@@ -84,9 +84,7 @@ pub fn run(command: &[OsString]) -> Result<Ran, Failure> {
     if let Some(why) = program::why_not(&path) {
         return Err(cannot(why));
     }
-    let home = home()?;
-    let mut events = Events::create(home.path())
-        .map_err(|error| cannot(format!("{}: {error}", home.path().display())))?;
+    let (home, mut events) = home()?;
 
     let started = Instant::now();
     let mut child = Command::new(name)
@@ -149,8 +147,9 @@ pub fn is_alive(pid: u32) -> bool {
     pid.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
 
-/// A directory from which programs may be mapped, and whose name the loader takes.
-fn home() -> Result<TempDir, Failure> {
+/// A directory from which programs may be mapped, whose name the loader takes, and
+/// where there is room; the library and the file of events are in it.
+fn home() -> Result<(TempDir, Events), Failure> {
     let said = |name| env::var_os(name).map(PathBuf::from);
     let places = [
         Some(env::temp_dir()),
@@ -165,16 +164,17 @@ fn home() -> Result<TempDir, Failure> {
             .prefix("onepen-trace-")
             .tempdir_in(&place);
         let trouble = match tried {
-            Ok(home) => match unfit(home.path()) {
-                None => return Ok(home),
-                Some(trouble) => trouble.to_owned(),
+            Ok(home) => match (unfit(home.path()), Events::create(home.path())) {
+                (None, Ok(events)) => return Ok((home, events)),
+                (Some(trouble), _) => trouble.to_owned(),
+                (_, Err(error)) => error.to_string(),
             },
             Err(error) => error.to_string(),
         };
         why.push_str(&format!("{}: {trouble}; ", place.display()));
     }
     Err(cannot(format!(
-        "{why}set TMPDIR to a directory where libraries may lie"
+        "{why}set TMPDIR to a directory where there is room (4 MB) and libraries may lie"
     )))
 }
 

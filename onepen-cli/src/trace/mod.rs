@@ -60,6 +60,13 @@ pub enum Sort {
     Failed,
 }
 
+/// To standard error; where that cannot be written to either, the exit status is all
+/// that is left, and it is not spoilt by a panic.
+fn complain(why: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "onepen trace: {}", printable(why));
+}
+
 /// Runs the command.
 pub fn run(args: &Args) -> ExitCode {
     // Opened before the program runs: a report that cannot be written is no use.
@@ -68,7 +75,7 @@ pub fn run(args: &Args) -> ExitCode {
         Some(path) => match std::fs::File::create(path) {
             Ok(file) => Some(file),
             Err(error) => {
-                eprintln!("onepen trace: {}: {error}", path.display());
+                complain(&format!("{}: {error}", path.display()));
                 return ExitCode::from(125);
             }
         },
@@ -76,7 +83,7 @@ pub fn run(args: &Args) -> ExitCode {
     let ran = match launch::run(&args.command) {
         Ok(ran) => ran,
         Err(Failure { code, why }) => {
-            eprintln!("onepen trace: {}", printable(&why));
+            complain(&why);
             return ExitCode::from(code);
         }
     };
@@ -95,7 +102,7 @@ pub fn run(args: &Args) -> ExitCode {
         done.map_err(|error| error.to_string())
     });
     if let Err(why) = written {
-        eprintln!("onepen trace: the report cannot be written: {why}");
+        complain(&format!("the report cannot be written: {why}"));
     }
     ExitCode::from(code)
 }

@@ -320,8 +320,10 @@ impl Report {
         if let Some(kept) = &self.kept {
             let _ = writeln!(
                 text,
-                "{} of its processes go on and are not counted any more; {kept} is left for them",
-                self.left
+                "{} of its processes did not end with it and {} not counted any more; {kept} is left \
+                 for their libraries, remove it when they have ended",
+                self.left,
+                if self.left == 1 { "is" } else { "are" }
             );
         }
         text

@@ -63,7 +63,7 @@ def others():
     while True:
         until = time.process_time() + 0.01
         while time.process_time() < until: pass
-        time.sleep(0.03)
+        time.sleep(0.03) # as most programs: now and then something
 threading.Thread(target=others, daemon=True).start()
 c.execute('BEGIN IMMEDIATE'); gate()"
     );
@@ -79,7 +79,7 @@ fn a_long_write_transaction_is_found_computing_or_writing() {
         "print('here', flush=True)\nwhile True: pass",
         "c.execute('PRAGMA cache_size=1'); c.execute('BEGIN IMMEDIATE')
 print('here', flush=True)
-while True: c.execute('INSERT INTO t VALUES (zeroblob(100000))'); time.sleep(0.01)",
+while True: c.execute('INSERT INTO t VALUES (zeroblob(100000))'); time.sleep(0.01) # its work",
     ] {
         let (_home, path) = home();
         let begin = if work.contains("BEGIN") {

@@ -125,3 +125,97 @@ fn the_text_has_a_table_a_fix_and_a_page() {
         );
     }
 }
+
+/// Of what cannot be run as it is: why, and an exit status of its own.
+#[test]
+fn set_id_programs_are_recognised_and_not_run() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (_home, path) = home();
+    std::fs::write(&path, "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o2755)).unwrap();
+    let (ran, _) = trace(&mut Command::new(&path));
+    assert_eq!(ran.code, 125);
+    assert!(ran.stderr.contains("(set-id)"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_program_that_closes_every_descriptor_is_seen_all_the_same() {
+    let (_home, path) = home();
+    database(&path, "wal");
+    let _holder = writer(&path);
+    let program = format!(
+        "{START}
+os.closerange(0, 4096)
+try: connect(0).execute('INSERT INTO t VALUES (1)')
+except sqlite3.OperationalError: os._exit(3)"
+    );
+    let (ran, report) = trace(Command::new("python3").args(["-c", &program]).arg(&path));
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+    assert_eq!(row(&report, "no-timeout")["failed"], 1);
+}
+
+/// What a program leaves behind it is not waited for, and has what it needs.
+#[test]
+fn a_daemon_is_not_waited_for_and_its_library_is_left_for_it() {
+    let (_home, path) = home();
+    database(&path, "wal");
+    let program = format!(
+        "{START}
+here, there = os.pipe()
+if os.fork(): os.read(here, 1); os._exit(0)
+os.setsid(); os.closerange(0, 3)
+connect(5).execute('INSERT INTO t VALUES (1)')
+os.write(there, b'x')
+while not os.path.exists(path + '.end'): pass
+os.execvp('python3', ['python3', '-c', 'import sys; open(sys.argv[1], \"w\")', path + '.done'])"
+    );
+    let (ran, report) = trace(Command::new("python3").args(["-c", &program]).arg(&path));
+    assert_eq!((ran.code, &report["left"]), (0, &1.into()), "{report:#}");
+    let kept = std::path::PathBuf::from(report["kept"].as_str().unwrap());
+    assert!(kept.join("libonepen_trace.so").exists());
+    let file = |ending| path.with_extension(format!("db.{ending}"));
+    std::fs::write(file("end"), "").unwrap();
+    while !file("done").exists() {
+        std::thread::yield_now();
+    }
+    std::fs::remove_dir_all(kept).unwrap();
+}
+
+/// Neither the records nor the report; and nobody panics where nothing can be said.
+#[test]
+fn a_full_disk_is_told_and_the_programs_status_is_passed_on() {
+    let full = |arguments: &[&str], stderr: &str| {
+        let stderr = std::fs::File::create(stderr).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_onepen"));
+        let ran = command.arg("trace").args(arguments).stderr(stderr).status();
+        ran.unwrap().code().unwrap()
+    };
+    let program = ["--", "sh", "-c", "exit 7"];
+    assert_eq!(full(&program, "/dev/full"), 7);
+    let (_home, said) = home();
+    let output = [&["--output", "/dev/full"], &program[..]].concat();
+    assert_eq!(full(&output, said.to_str().unwrap()), 7);
+    let said = std::fs::read_to_string(said).unwrap();
+    assert!(
+        said.contains("the report cannot be written: No space left"),
+        "{said}"
+    );
+
+    // Where the records would be: the next place is tried.
+    let inside = format!(
+        "mount -t tmpfs -o size=64k tmpfs /mnt && TMPDIR=/mnt {} trace -- sh -c 'exit 7'",
+        env!("CARGO_BIN_EXE_onepen")
+    );
+    let tried = Command::new("unshare")
+        .args(["-m", "sh", "-c", "mount -t tmpfs tmpfs /mnt"])
+        .status();
+    if !tried.is_ok_and(|status| status.success()) {
+        eprintln!("this system does not allow a mount: not tested here");
+        return;
+    }
+    let ran = Command::new("unshare")
+        .args(["-m", "sh", "-c", &inside])
+        .output()
+        .unwrap();
+    assert_eq!(ran.status.code(), Some(7), "{ran:?}");
+}

@@ -73,6 +73,7 @@ fn a_writer_that_is_killed_stalls_nobody_and_loses_nothing_that_was_acknowledged
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
+        // The moment of the kill is drawn.
         std::thread::sleep(Duration::from_micros(random % 20_000));
         let victim = random as usize / 7 % running.len();
         let mut victim = std::mem::replace(&mut running[victim], start(&path, 3 + killed));

@@ -69,7 +69,7 @@ fn worker() {
                 let jobs: Vec<_> = (0..2000)
                     .map(|n| {
                         db.submit(move |tx| {
-                            std::thread::sleep(Duration::from_micros(50));
+                            std::thread::sleep(Duration::from_micros(50)); // its work
                             tx.execute("INSERT INTO t(process, n) VALUES (?1, ?2)", (number, n))
                         })
                         .unwrap()

@@ -200,6 +200,7 @@ fn act_checkpoint(path: &Path) {
         if db.stats().wal_resets > 0 {
             return;
         }
+        // Time for the log to reach its limit: it is one of time as well.
         std::thread::sleep(std::time::Duration::from_millis(2));
     }
 }

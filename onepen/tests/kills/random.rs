@@ -151,6 +151,7 @@ fn processes_killed_at_any_time_lose_nothing_tear_nothing_and_stall_nobody() {
         let mut acknowledged = BTreeSet::new();
         loop {
             cycle += 1;
+            // The moment of the kill is drawn.
             std::thread::sleep(Duration::from_micros(5_000 + dice(30_000)));
             if dice(6) == 0 || cycle >= cycles {
                 break;
