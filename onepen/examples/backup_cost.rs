@@ -3,12 +3,15 @@
 //! ```text
 //! cargo run --release -p onepen --example backup_cost
 //! cargo run --release -p onepen --example backup_cost -- --megabytes 256 --updates
+//! cargo run --release -p onepen --example backup_cost -- --snapshot
+//! cargo run --release -p onepen --example backup_cost -- --only-hold 10
 //! ```
 //!
 //! Threads write as fast as they can, each write its own durable transaction
 //! (`synchronous=FULL`), and do not stop. Phases without and with a copy take
 //! turns in the same run, and every copy is compared with the phases before and
-//! after it. Printed is the ratio of the throughputs for each round, and the
+//! after it; with `--only-hold` there is no copy, but a snapshot that pins the log,
+//! to tell what that alone costs. Printed is the ratio of the throughputs for each round, and the
 //! median.
 
 use std::path::Path;
@@ -31,6 +34,10 @@ struct Settings {
     rate: Option<u64>,
     check: Check,
     compact: bool,
+    /// From a snapshot, not through the pen.
+    snapshot: bool,
+    /// Nothing is copied: a snapshot is held, for so long.
+    only_hold: Option<Duration>,
 }
 
 const ROW: u64 = 1000;
@@ -43,7 +50,7 @@ fn main() -> Result<()> {
     fill(&db, settings.megabytes)?;
     let size = length(&path);
     println!(
-        "{} writers under synchronous=FULL, {}; database of {} MB; copies with {}, {:?} check",
+        "{} writers under synchronous=FULL, {}; database of {} MB; copies {} with {}, {:?} check",
         settings.writers,
         if settings.updates {
             "each changes a random row of it"
@@ -51,6 +58,11 @@ fn main() -> Result<()> {
             "each adds a row"
         },
         size >> 20,
+        if settings.snapshot {
+            "of a snapshot"
+        } else {
+            "through the pen"
+        },
         settings
             .share
             .map_or("the usual share".to_owned(), |share| format!(
@@ -157,11 +169,27 @@ fn measure(
     for round in 1..=settings.rounds {
         let (since, at_first) = (Instant::now(), writes.load(Relaxed));
         longest.store(0, Relaxed);
+        if let Some(time) = settings.only_hold {
+            let held = db.snapshot()?;
+            std::thread::sleep(time);
+            drop(held);
+            let rate = (writes.load(Relaxed) - at_first) as f64 / since.elapsed().as_secs_f64();
+            let after = quiet();
+            let keep = rate / ((before.0 + after.0) / 2.0);
+            println!(
+                "{round:>5} {:>11.0} {rate:>11.0} {:>11.0} {keep:>6.2}",
+                before.0, after.0
+            );
+            ratios.push(keep);
+            before = after;
+            continue;
+        }
         let mut transfer = db
             .backup_to(copy)
             .replace(true)
             .check(settings.check)
             .compact(settings.compact)
+            .snapshot(settings.snapshot)
             .log_limit(8 << 30, WhenLogFull::Stop);
         if let Some(share) = settings.share {
             transfer = transfer.share(share);
@@ -225,6 +253,8 @@ fn settings() -> Settings {
         rate: None,
         check: Check::Full,
         compact: false,
+        snapshot: false,
+        only_hold: None,
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -242,6 +272,8 @@ fn settings() -> Settings {
             "--rate" => settings.rate = Some(number() as u64),
             "--updates" => settings.updates = true,
             "--compact" => settings.compact = true,
+            "--snapshot" => settings.snapshot = true,
+            "--only-hold" => settings.only_hold = Some(Duration::from_secs_f64(number())),
             "--check" => {
                 settings.check = match words.next().as_deref() {
                     Some("full") => Check::Full,

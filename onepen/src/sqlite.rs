@@ -6,10 +6,14 @@
 //! would notice; a COMMIT that may or may not have reached the disk is reported
 //! as [`Outcome::Unknown`], never as a failure.
 
+mod copies;
+pub(crate) mod copying;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::sync::Arc;
 use std::time::Instant;
 
+use copies::Copies;
 use onepen_lock::gate::{Note, Stamp};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ffi};
@@ -38,6 +42,10 @@ use crate::wal::WalLevel;
 /// statements go before their connection, and the guards, whose address the
 /// connection has, go last.
 struct Live {
+    /// Of this connection, so they end with it.
+    copies: Copies,
+    /// The open transaction can be undone without a ROLLBACK.
+    whole: Cell<bool>,
     begin: Control,
     commit: Control,
     rollback: Control,
@@ -88,6 +96,8 @@ impl Live {
         let guards = Guards::new(Arc::clone(wal));
         raw::install(&connection, &guards);
         Ok(Self {
+            copies: Copies::default(),
+            whole: Cell::new(false),
             begin: Control::prepare(&connection, c"BEGIN IMMEDIATE")?,
             commit: Control::prepare(&connection, c"COMMIT")?,
             rollback: Control::prepare(&connection, c"ROLLBACK")?,
@@ -292,6 +302,7 @@ impl Engine for SqliteEngine {
             }
             self.begun(begun)?;
         }
+        self.mind_copies();
         self.follow();
         Ok(())
     }
@@ -328,6 +339,7 @@ impl Engine for SqliteEngine {
                 holder: None,
             });
         };
+        live.whole.set(false);
         let code = live.commit.run();
         if code == ffi::SQLITE_OK {
             self.let_readers_go();
@@ -364,14 +376,14 @@ impl Engine for SqliteEngine {
     }
 
     fn rollback(&mut self) {
-        if let Some(live) = &self.live
-            && !live.connection.is_autocommit()
-        {
-            live.rollback.run();
-        }
         self.tokens.get_mut().settle(Outcome::NotCommitted);
         if let Some(live) = &self.live {
             live.guards.recorder.forget_transaction();
+            if live.connection.is_autocommit() {
+                live.whole.set(false);
+            } else if !self.undo_whole(live) {
+                live.rollback.run();
+            }
             // For want of memory ROLLBACK itself may fail. To close the connection
             // does not, and ends the transaction as well; `begin` opens another.
             if !live.connection.is_autocommit() {
@@ -525,6 +537,10 @@ impl SqliteEngine {
         } else {
             Tables::ANY
         };
+        self.tell_of(hub, live, before, tables);
+    }
+
+    fn tell_of(&self, hub: &Hub, live: &Live, before: Option<Stamp>, tables: Tables) {
         // A COMMIT of nothing is none for SQLite, and what it counts next is
         // somebody else's.
         let wrote = self.wal.written() != self.written.get();
