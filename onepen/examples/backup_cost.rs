@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use onepen::backup::{Check, WhenLogFull};
+use onepen::backup::{Check, Phase, WhenLogFull};
 use onepen::{Database, Result};
 
 struct Settings {
@@ -153,12 +153,14 @@ fn measure(
     quiet(); // to get warm
     let mut before = quiet();
     println!(
-        "{:>5} {:>11} {:>11} {:>11} {:>6} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "{:>5} {:>11} {:>11} {:>11} {:>6} {:>6} {:>6} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
         "round",
         "before /s",
         "copying /s",
         "after /s",
         "keep",
+        "copy",
+        "check",
         "copying",
         "checking",
         "all",
@@ -197,15 +199,31 @@ fn measure(
         if let Some(rate) = settings.rate {
             transfer = transfer.rate(rate);
         }
-        let copied = transfer.run()?;
+        // How many were made when the check began, and when that was.
+        let mut checking = None;
+        let copied = transfer
+            .progress(|done| {
+                if done.phase != Phase::Copying {
+                    checking.get_or_insert_with(|| (Instant::now(), writes.load(Relaxed)));
+                }
+            })
+            .run()?;
+        let (check_began, until_check) = checking.unwrap_or((Instant::now(), at_first));
+        let now = writes.load(Relaxed);
+        let while_copying =
+            (until_check - at_first) as f64 / check_began.duration_since(since).as_secs_f64();
+        let while_checking = (now - until_check) as f64 / check_began.elapsed().as_secs_f64();
         let rate = (writes.load(Relaxed) - at_first) as f64 / since.elapsed().as_secs_f64();
         let slowest = Duration::from_micros(longest.load(Relaxed));
         let after = quiet();
-        let keep = rate / ((before.0 + after.0) / 2.0);
+        let usual = (before.0 + after.0) / 2.0;
+        let keep = rate / usual;
         println!(
-            "{round:>5} {:>11.0} {rate:>11.0} {:>11.0} {keep:>6.2} {:>9.1?} {:>9.1?} {:>9.1?} {:>6} MB {slowest:>9.1?} {:>9.1?}",
+            "{round:>5} {:>11.0} {rate:>11.0} {:>11.0} {keep:>6.2} {:>6.2} {:>6.2} {:>9.1?} {:>9.1?} {:>9.1?} {:>6} MB {slowest:>9.1?} {:>9.1?}",
             before.0,
             after.0,
+            while_copying / usual,
+            while_checking / usual,
             copied.copying,
             copied.checking,
             copied.took,

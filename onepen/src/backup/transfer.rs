@@ -21,11 +21,14 @@ use crate::sync::Arc;
 
 type OnProgress<'a> = Box<dyn FnMut(&Progress) + Send + 'a>;
 
-/// The part of the time that a copy works when the caller does not say.
+/// The part of the time that copying takes when the caller does not say.
 const SHARE: f64 = 0.25;
 
 /// The same of the pen's time, in which nobody can write.
-const SHARE_OF_PEN: f64 = 0.08;
+const SHARE_OF_PEN: f64 = 0.06;
+
+/// The same for the check, which pins nothing and has time.
+const SHARE_OF_CHECK: f64 = 0.15;
 
 /// How far a copy stands behind other threads (`nice`).
 #[cfg(target_os = "linux")]
@@ -135,9 +138,10 @@ impl<'a> Transfer<'a> {
 
     /// At most this part of the time is spent copying and checking, and the rest
     /// of it resting: 0.25 takes four times as long and a quarter of a processor.
-    /// Between 0.01 and 1. Default: 0.25, and 0.08 while pages are copied through the
-    /// pen, where it is the part of the pen's time in which nobody can write. From a
-    /// [snapshot](Self::snapshot), the longer it takes, the longer the log grows.
+    /// Between 0.01 and 1. Default: for copying 0.25, or 0.06 through the pen, where
+    /// it is the part of the pen's time in which nobody can write; for the check 0.15.
+    /// From a [snapshot](Self::snapshot), the longer it takes, the longer the log
+    /// grows.
     pub fn share(mut self, share: f64) -> Self {
         self.plan.limits.share = Some(if share.is_nan() {
             1.0
@@ -301,6 +305,7 @@ impl Plan {
         let size = self.copy(through, &part, &mut pace)?;
         let copying = began.elapsed();
         part.flush()?;
+        pace.share = self.limits.share.unwrap_or(SHARE_OF_CHECK);
         pace.work_begins();
         self.check.run(&part.path, || {
             rest_or_go_on(&mut pace, Phase::Checking, size.bytes, size.bytes)
