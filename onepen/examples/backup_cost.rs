@@ -3,12 +3,15 @@
 //! ```text
 //! cargo run --release -p onepen --example backup_cost
 //! cargo run --release -p onepen --example backup_cost -- --megabytes 256 --updates
+//! cargo run --release -p onepen --example backup_cost -- --snapshot
+//! cargo run --release -p onepen --example backup_cost -- --only-hold 10
 //! ```
 //!
 //! Threads write as fast as they can, each write its own durable transaction
 //! (`synchronous=FULL`), and do not stop. Phases without and with a copy take
 //! turns in the same run, and every copy is compared with the phases before and
-//! after it. Printed is the ratio of the throughputs for each round, and the
+//! after it; with `--only-hold` there is no copy, but a snapshot that pins the log,
+//! to tell what that alone costs. Printed is the ratio of the throughputs for each round, and the
 //! median.
 
 use std::path::Path;
@@ -16,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use onepen::backup::{Check, WhenLogFull};
+use onepen::backup::{Check, Phase, WhenLogFull};
 use onepen::{Database, Result};
 
 struct Settings {
@@ -31,6 +34,10 @@ struct Settings {
     rate: Option<u64>,
     check: Check,
     compact: bool,
+    /// From a snapshot, not through the pen.
+    snapshot: bool,
+    /// Nothing is copied: a snapshot is held, for so long.
+    only_hold: Option<Duration>,
 }
 
 const ROW: u64 = 1000;
@@ -43,7 +50,7 @@ fn main() -> Result<()> {
     fill(&db, settings.megabytes)?;
     let size = length(&path);
     println!(
-        "{} writers under synchronous=FULL, {}; database of {} MB; copies with {}, {:?} check",
+        "{} writers under synchronous=FULL, {}; database of {} MB; copies {} with {}, {:?} check",
         settings.writers,
         if settings.updates {
             "each changes a random row of it"
@@ -51,6 +58,11 @@ fn main() -> Result<()> {
             "each adds a row"
         },
         size >> 20,
+        if settings.snapshot {
+            "of a snapshot"
+        } else {
+            "through the pen"
+        },
         settings
             .share
             .map_or("the usual share".to_owned(), |share| format!(
@@ -141,12 +153,14 @@ fn measure(
     quiet(); // to get warm
     let mut before = quiet();
     println!(
-        "{:>5} {:>11} {:>11} {:>11} {:>6} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "{:>5} {:>11} {:>11} {:>11} {:>6} {:>6} {:>6} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
         "round",
         "before /s",
         "copying /s",
         "after /s",
         "keep",
+        "copy",
+        "check",
         "copying",
         "checking",
         "all",
@@ -157,11 +171,27 @@ fn measure(
     for round in 1..=settings.rounds {
         let (since, at_first) = (Instant::now(), writes.load(Relaxed));
         longest.store(0, Relaxed);
+        if let Some(time) = settings.only_hold {
+            let held = db.snapshot()?;
+            std::thread::sleep(time);
+            drop(held);
+            let rate = (writes.load(Relaxed) - at_first) as f64 / since.elapsed().as_secs_f64();
+            let after = quiet();
+            let keep = rate / ((before.0 + after.0) / 2.0);
+            println!(
+                "{round:>5} {:>11.0} {rate:>11.0} {:>11.0} {keep:>6.2}",
+                before.0, after.0
+            );
+            ratios.push(keep);
+            before = after;
+            continue;
+        }
         let mut transfer = db
             .backup_to(copy)
             .replace(true)
             .check(settings.check)
             .compact(settings.compact)
+            .snapshot(settings.snapshot)
             .log_limit(8 << 30, WhenLogFull::Stop);
         if let Some(share) = settings.share {
             transfer = transfer.share(share);
@@ -169,15 +199,31 @@ fn measure(
         if let Some(rate) = settings.rate {
             transfer = transfer.rate(rate);
         }
-        let copied = transfer.run()?;
+        // How many were made when the check began, and when that was.
+        let mut checking = None;
+        let copied = transfer
+            .progress(|done| {
+                if done.phase != Phase::Copying {
+                    checking.get_or_insert_with(|| (Instant::now(), writes.load(Relaxed)));
+                }
+            })
+            .run()?;
+        let (check_began, until_check) = checking.unwrap_or((Instant::now(), at_first));
+        let now = writes.load(Relaxed);
+        let while_copying =
+            (until_check - at_first) as f64 / check_began.duration_since(since).as_secs_f64();
+        let while_checking = (now - until_check) as f64 / check_began.elapsed().as_secs_f64();
         let rate = (writes.load(Relaxed) - at_first) as f64 / since.elapsed().as_secs_f64();
         let slowest = Duration::from_micros(longest.load(Relaxed));
         let after = quiet();
-        let keep = rate / ((before.0 + after.0) / 2.0);
+        let usual = (before.0 + after.0) / 2.0;
+        let keep = rate / usual;
         println!(
-            "{round:>5} {:>11.0} {rate:>11.0} {:>11.0} {keep:>6.2} {:>9.1?} {:>9.1?} {:>9.1?} {:>6} MB {slowest:>9.1?} {:>9.1?}",
+            "{round:>5} {:>11.0} {rate:>11.0} {:>11.0} {keep:>6.2} {:>6.2} {:>6.2} {:>9.1?} {:>9.1?} {:>9.1?} {:>6} MB {slowest:>9.1?} {:>9.1?}",
             before.0,
             after.0,
+            while_copying / usual,
+            while_checking / usual,
             copied.copying,
             copied.checking,
             copied.took,
@@ -225,6 +271,8 @@ fn settings() -> Settings {
         rate: None,
         check: Check::Full,
         compact: false,
+        snapshot: false,
+        only_hold: None,
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -242,6 +290,8 @@ fn settings() -> Settings {
             "--rate" => settings.rate = Some(number() as u64),
             "--updates" => settings.updates = true,
             "--compact" => settings.compact = true,
+            "--snapshot" => settings.snapshot = true,
+            "--only-hold" => settings.only_hold = Some(Duration::from_secs_f64(number())),
             "--check" => {
                 settings.check = match words.next().as_deref() {
                     Some("full") => Check::Full,

@@ -38,6 +38,21 @@ impl<T: Sleeps> Cancel for Nudge<T> {
     }
 }
 
+/// A token that ends with another one.
+struct Child(Weak<Inner>);
+
+impl Cancel for Child {
+    fn cancel(&self) {
+        if let Some(inner) = self.0.upgrade() {
+            CancelToken { inner }.cancel();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+}
+
 struct Inner {
     cancelled: AtomicBool,
     watchers: Mutex<Vec<Box<dyn Cancel>>>,
@@ -79,6 +94,16 @@ impl CancelToken {
     /// Whether [`cancel`](Self::cancel) was called.
     pub fn is_cancelled(&self) -> bool {
         self.inner.cancelled.load(Ordering::SeqCst)
+    }
+
+    /// A token of its own that is cancelled with this one.
+    pub(crate) fn child(&self) -> Self {
+        let child = Self::new();
+        self.watch(Box::new(Child(crate::sync::Arc::downgrade(&child.inner))));
+        if self.is_cancelled() {
+            child.cancel();
+        }
+        child
     }
 
     /// Registers a call. Its own check of `is_cancelled` must come after.

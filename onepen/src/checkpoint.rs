@@ -400,9 +400,14 @@ impl Checkpointer {
             ..Ticket::default()
         };
         let far_over = self.wal.frames() / TRUNCATE_OVER >= self.connector.options.wal_pages;
-        let mode = if far_over { "TRUNCATE" } else { "RESTART" };
         self.pen.write(&ticket, Kind::Maintenance, move |engine| {
             let started = Instant::now();
+            // Of a log that was truncated SQLite cannot say whether it is the same
+            // one, and a copy would begin anew.
+            let mode = match far_over && !engine.is_copied() {
+                true => "TRUNCATE",
+                false => "RESTART",
+            };
             // Under SQLite's write lock no process adds to the log, so that all
             // of it is copied, and whoever writes next, here or elsewhere, finds
             // it so and starts over. Without the lock a reset beside a busy

@@ -8,10 +8,13 @@
 //!
 //! | file | subject |
 //! |---|---|
+//! | [`copying`] | copies that go through it while others write |
 //! | [`live`] | the connection, with what was prepared on it |
 //! | [`waits`] | what BEGIN and COMMIT wait for |
 //! | [`told`] | what listeners are told of commits |
 
+mod copies;
+pub(crate) mod copying;
 mod live;
 mod told;
 mod waits;
@@ -202,6 +205,7 @@ impl Engine for SqliteEngine {
             }
             self.begun(begun)?;
         }
+        self.mind_copies();
         self.follow();
         Ok(())
     }
@@ -238,6 +242,7 @@ impl Engine for SqliteEngine {
                 holder: None,
             });
         };
+        live.whole.set(false);
         let code = live.commit.run();
         if code == ffi::SQLITE_OK {
             self.let_readers_go();
@@ -274,14 +279,14 @@ impl Engine for SqliteEngine {
     }
 
     fn rollback(&mut self) {
-        if let Some(live) = &self.live
-            && !live.connection.is_autocommit()
-        {
-            live.rollback.run();
-        }
         self.tokens.get_mut().settle(Outcome::NotCommitted);
         if let Some(live) = &self.live {
             live.guards.recorder.forget_transaction();
+            if live.connection.is_autocommit() {
+                live.whole.set(false);
+            } else if !self.undo_whole(live) {
+                live.rollback.run();
+            }
             // For want of memory ROLLBACK itself may fail. To close the connection
             // does not, and ends the transaction as well; `begin` opens another.
             if !live.connection.is_autocommit() {

@@ -52,6 +52,11 @@ pub struct How {
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = LogFull::Stop)]
     when_log_full: LogFull,
 
+    /// Over a rollback journal, when others write all the time: keep them from
+    /// committing during a last try, for so long at most
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    hold_writers: Option<Duration>,
+
     /// The longest all of it may take: 30s, 10min
     #[arg(long, value_name = "TIME", value_parser = time)]
     deadline: Option<Duration>,
@@ -118,6 +123,9 @@ impl How {
         }
         if let Some(share) = self.share {
             transfer = transfer.share(share);
+        }
+        if let Some(time) = self.hold_writers {
+            transfer = transfer.hold_writers(time);
         }
         if let Some(time) = self.deadline {
             transfer = transfer.deadline(time);

@@ -178,14 +178,7 @@ fn refuse_if_open(path: &Path) -> Result<()> {
     match opened.iter().flat_map(|path| openers::of(path)).next() {
         None => Ok(()),
         Some(pid) if pid == std::process::id() => Err(in_use(path, OURSELVES)),
-        Some(pid) => Err(in_use(path, &holders_name(pid))),
-    }
-}
-
-fn holders_name(pid: u32) -> String {
-    match onepen_lock::holders::Process::look(pid) {
-        Ok(process) => process.to_string(),
-        Err(_) => format!("process {pid}"),
+        Some(pid) => Err(in_use(path, &openers::name(pid))),
     }
 }
 

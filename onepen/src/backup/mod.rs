@@ -3,18 +3,27 @@
 //!
 //! # Guarantees
 //!
-//! - The copy is **one committed state**, that of the moment it began, whatever
-//!   is written meanwhile, by this process or by others. In write-ahead mode no
-//!   writer waits for it and nothing that is written makes it start over: it reads
-//!   a snapshot, and snapshots and writers do not know each other.
-//!   Over a [rollback journal](crate::Journal::Rollback) nobody can commit beside
-//!   a reader, so there it is copied in steps of a megabyte: a writer waits for one
-//!   of them at most, and when somebody has written in between, copying begins
-//!   anew, three times at most ([`ErrorKind::Refused`](crate::ErrorKind::Refused)
-//!   then).
-//! - What the snapshot costs is the log, which cannot be reset while it is read.
-//!   It may grow to a [limit](Transfer::log_limit), and what happens then is the
-//!   caller's choice ([`WhenLogFull`]).
+//! - The copy is **one committed state**, whatever is written meanwhile, by this
+//!   process or by others.
+//! - A database that is open for writing here is copied **through its pen**, a
+//!   millisecond at a time. Between two steps nothing is held: the log is reset as
+//!   ever, a writer waits for one step at most, and over a
+//!   [rollback journal](crate::Journal::Rollback) everybody can commit. SQLite puts
+//!   what the write connection commits into the copy, so nothing that is written
+//!   here makes it start over, and the copy is the state of the moment of its last
+//!   step.
+//! - What others commit meanwhile (another process, another library, somebody who
+//!   had the database [to himself](crate::Database::exclusively)) makes SQLite begin
+//!   anew. After three times it is copied otherwise:
+//! - In write-ahead mode **from a snapshot**, as it is in any case when that was
+//!   [asked for](Transfer::snapshot), and of a file that is not open for writing
+//!   here. It is the state of the moment it began, no writer waits for it, and
+//!   nothing makes it start over. The price is the log, which cannot be reset while
+//!   it is read. It may grow to a [limit](Transfer::log_limit), and what happens
+//!   then is the caller's choice ([`WhenLogFull`]).
+//! - Over a rollback journal nobody can commit beside a reader. There it is
+//!   [refused](crate::ErrorKind::Refused) then, or, when that was
+//!   [asked for](Transfer::hold_writers), writers are held for a last copy.
 //! - The target is **there complete or not at all**. It is written under another
 //!   name in the same directory, checked, flushed, and renamed; the directory is
 //!   flushed. A crash in the middle leaves what was there before, and a file
@@ -23,16 +32,21 @@
 //!   somebody has open, that is a link, or that is the source itself. No log or
 //!   journal of another database is left beside the target: SQLite would apply it
 //!   (<https://www.sqlite.org/howtocorrupt.html#_unlinking_or_renaming_a_database_file_while_in_use>).
-//! - It can be watched, slowed down, ended by a deadline and cancelled.
+//! - It can be watched, slowed down, ended by a deadline and cancelled; for a task
+//!   there is a [future](Transfer::run_async).
+//! - A copy that fails, because its disk is full say, fails alone: no write hears
+//!   of it.
 
 mod alone;
 mod aside;
 mod check;
 mod copy;
+mod future;
 mod openers;
 mod pace;
 mod place;
 mod source;
+mod through;
 mod transfer;
 
 use std::path::{Path, PathBuf};
@@ -59,7 +73,7 @@ impl Database {
     /// println!("{} bytes in {:?}", copied.bytes, copied.took);
     /// # Ok(()) }
     /// ```
-    pub fn backup_to(&self, target: impl AsRef<Path>) -> Transfer<'_> {
+    pub fn backup_to<'a>(&self, target: impl AsRef<Path>) -> Transfer<'a> {
         Transfer::of_database(self, target.as_ref())
     }
 }

@@ -38,3 +38,11 @@ pub(super) fn of(path: &Path) -> Vec<u32> {
 pub(super) fn of(_path: &Path) -> Vec<u32> {
     Vec::new()
 }
+
+/// What a process is called.
+pub(super) fn name(pid: u32) -> String {
+    match onepen_lock::holders::Process::look(pid) {
+        Ok(process) => process.to_string(),
+        Err(_) => format!("process {pid}"),
+    }
+}

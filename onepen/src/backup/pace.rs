@@ -19,8 +19,8 @@ const LOOK: Duration = Duration::from_millis(10);
 pub(super) struct Limits {
     /// Bytes per second.
     pub(super) rate: Option<u64>,
-    /// The part of the time that may be spent on copying: above 0, at most 1.
-    pub(super) share: f64,
+    /// See [`Pace::share`].
+    pub(super) share: Option<f64>,
     pub(super) log: u64,
     pub(super) when_log_full: WhenLogFull,
 }
@@ -37,6 +37,10 @@ pub(super) struct Pace<'r, 'a> {
     pub(super) until: Until<'r>,
     pub(super) progress: Option<&'r mut (dyn FnMut(&Progress) + Send + 'a)>,
     pub(super) log: PathBuf,
+    /// The part of the time that may be spent working: above 0, at most 1.
+    pub(super) share: f64,
+    /// The log cannot be reset because of us.
+    pub(super) pins_log: bool,
     /// The length of the log at the beginning of this try: a file that is long
     /// already need not grow.
     log_was: u64,
@@ -68,6 +72,8 @@ impl<'r, 'a> Pace<'r, 'a> {
             until,
             progress,
             log,
+            share: 1.0,
+            pins_log: true,
             log_was,
             log_max: log_was,
             started_over: 0,
@@ -96,6 +102,11 @@ impl<'r, 'a> Pace<'r, 'a> {
         (self.work, self.all, self.resting) = (Duration::ZERO, Duration::ZERO, false);
     }
 
+    /// The piece of work that is being looked at began at this moment.
+    pub(super) fn work_began(&mut self, at: Instant) {
+        self.working_since = at;
+    }
+
     /// After each piece of work: tells how far it is, and looks whether it may go
     /// on.
     pub(super) fn look(
@@ -117,7 +128,7 @@ impl<'r, 'a> Pace<'r, 'a> {
             });
         }
         self.go_on(phase, bytes, of).map_err(Halt::Error)?;
-        if phase == Phase::Copying && log > self.limits.log.max(self.log_was) {
+        if phase == Phase::Copying && self.pins_log && log > self.limits.log.max(self.log_was) {
             self.log_is_full(log, bytes, of)?;
         }
         Ok(())
@@ -130,7 +141,7 @@ impl<'r, 'a> Pace<'r, 'a> {
             return Duration::ZERO;
         }
         let worked = self.working_since.elapsed();
-        let for_share = worked.mul_f64(1.0 / self.limits.share - 1.0);
+        let for_share = worked.mul_f64(1.0 / self.share - 1.0);
         for_share.max(self.too_early(bytes))
     }
 
@@ -153,7 +164,7 @@ impl<'r, 'a> Pace<'r, 'a> {
         if !self.resting {
             self.work += passed;
         }
-        let too_much = self.work > self.all.mul_f64(self.limits.share);
+        let too_much = self.work > self.all.mul_f64(self.share);
         let too_early = phase == Phase::Copying && !self.too_early(bytes).is_zero();
         self.resting = !self.hurry && (too_much || too_early);
         self.resting

@@ -8,7 +8,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
-use std::io;
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::alone::Alone;
@@ -240,6 +240,46 @@ impl Part {
     /// Throws away what was written.
     pub(super) fn clear(&self) -> Result<()> {
         self.file.set_len(0).map_err(|error| self.io(error))
+    }
+
+    /// Writes zeros where the next pages will go. A system that finds them in its
+    /// cache takes a page in half the time; and the time is the pen's then.
+    pub(super) fn make_room(&self, from: u64, to: u64) -> Result<()> {
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        let mut file = &self.file;
+        let mut at = file
+            .seek(SeekFrom::Start(from))
+            .map_err(|error| self.io(error))?;
+        while at < to {
+            let length = usize::try_from(to - at).unwrap_or(usize::MAX);
+            let written = file.write(&ZEROS[..length.min(ZEROS.len())]);
+            match written {
+                Ok(0) => return Err(self.io(io::ErrorKind::WriteZero.into())),
+                Ok(written) => at += written as u64,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.full(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away the room that was not needed.
+    pub(super) fn end_at(&self, length: u64) -> Result<()> {
+        if self.length() > length {
+            self.file.set_len(length).map_err(|error| self.io(error))?;
+        }
+        Ok(())
+    }
+
+    /// Of a write that failed.
+    pub(super) fn full(&self, error: io::Error) -> Error {
+        Error::io(
+            format!(
+                "{}: cannot be written, the disk may be full; the target is as it was before",
+                self.path.display()
+            ),
+            error,
+        )
     }
 
     /// Sends what was written so far to the disk.

@@ -21,8 +21,8 @@ use crate::options::Journal;
 use crate::pen::job::Ticket;
 use crate::readers::Snapshot;
 
-pub(super) enum Source<'a> {
-    Database(&'a Database),
+pub(super) enum Source {
+    Database(Database),
     File(PathBuf),
 }
 
@@ -44,7 +44,7 @@ impl State {
     }
 }
 
-impl Source<'_> {
+impl Source {
     pub(super) fn path(&self) -> &Path {
         match self {
             Self::Database(database) => &database.shared.connector.path,

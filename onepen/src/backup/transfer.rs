@@ -1,22 +1,34 @@
 //! One copy: what is asked of it, and its way from a source to its place.
 
 use std::fmt;
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::future::Copying;
 use super::pace::{Halt, Limits, Pace};
 use super::place::{BESIDE, Part, Place, beside};
 use super::source::Source;
+use super::through::{self, Ended};
 use super::{Check, Copied, Phase, Progress, WhenLogFull, aside, copy};
 use crate::cancel::CancelToken;
 use crate::database::Database;
 use crate::engine::Until;
 use crate::error::{Error, ErrorKind, Result};
+use crate::pen::Pen;
+use crate::sqlite::SqliteEngine;
+use crate::sync::Arc;
 
 type OnProgress<'a> = Box<dyn FnMut(&Progress) + Send + 'a>;
 
-/// The part of the time that a copy works when the caller does not say.
+/// The part of the time that copying takes when the caller does not say.
 const SHARE: f64 = 0.25;
+
+/// The same of the pen's time, in which nobody can write.
+const SHARE_OF_PEN: f64 = 0.06;
+
+/// The same for the check, which pins nothing and has time.
+const SHARE_OF_CHECK: f64 = 0.15;
 
 /// How far a copy stands behind other threads (`nice`).
 #[cfg(target_os = "linux")]
@@ -26,40 +38,44 @@ const NICE: i32 = 10;
 /// ([`Database::backup_to`], [`restore`](super::restore)).
 #[must_use = "nothing is copied until `run`"]
 pub struct Transfer<'a> {
-    plan: Plan<'a>,
+    plan: Plan,
     progress: Option<OnProgress<'a>>,
 }
 
-struct Plan<'a> {
-    source: Source<'a>,
+struct Plan {
+    source: Source,
     target: PathBuf,
     replace: bool,
     check: Check,
     compact: bool,
+    snapshot: bool,
+    hold: Option<Duration>,
     limits: Limits,
     deadline: Option<Duration>,
     cancel: Option<CancelToken>,
 }
 
 impl<'a> Transfer<'a> {
-    pub(super) fn of_database(database: &'a Database, target: &Path) -> Self {
-        Self::new(Source::Database(database), target)
+    pub(super) fn of_database(database: &Database, target: &Path) -> Self {
+        Self::new(Source::Database(database.clone()), target)
     }
 
     pub(super) fn of_file(file: &Path, target: &Path) -> Self {
         Self::new(Source::File(file.to_owned()), target)
     }
 
-    fn new(source: Source<'a>, target: &Path) -> Self {
+    fn new(source: Source, target: &Path) -> Self {
         let plan = Plan {
             source,
             target: target.to_owned(),
             replace: false,
             check: Check::default(),
             compact: false,
+            snapshot: false,
+            hold: None,
             limits: Limits {
                 rate: None,
-                share: SHARE,
+                share: None,
                 log: 1 << 30,
                 when_log_full: WhenLogFull::default(),
             },
@@ -95,6 +111,25 @@ impl<'a> Transfer<'a> {
         self
     }
 
+    /// Copies the state of the moment at which it begins, from a snapshot, as it is
+    /// done in any case of a database that is not open for writing here. No copying
+    /// is done in the pen's turn then, but the write-ahead log cannot be reset until
+    /// the end, and grows ([`log_limit`](Self::log_limit)). Default: no.
+    pub fn snapshot(mut self, snapshot: bool) -> Self {
+        self.plan.snapshot = snapshot;
+        self
+    }
+
+    /// Over a rollback journal: when others have written so often that copying began
+    /// anew too many times, one last copy is made as fast as possible, during which
+    /// nobody can commit, for so long at most; whoever wants to waits. Default: it
+    /// is refused ([`ErrorKind::Refused`]), and the message says who has the file
+    /// open. Of no use where there is a write-ahead log.
+    pub fn hold_writers(mut self, at_most: Duration) -> Self {
+        self.plan.hold = Some(at_most);
+        self
+    }
+
     /// At most so many bytes are copied in a second. Default: no limit.
     pub fn rate(mut self, bytes_per_second: u64) -> Self {
         self.plan.limits.rate = Some(bytes_per_second.max(1));
@@ -103,14 +138,16 @@ impl<'a> Transfer<'a> {
 
     /// At most this part of the time is spent copying and checking, and the rest
     /// of it resting: 0.25 takes four times as long and a quarter of a processor.
-    /// Between 0.01 and 1. Default: 0.25. The longer it takes, the longer the log
+    /// Between 0.01 and 1. Default: for copying 0.25, or 0.06 through the pen, where
+    /// it is the part of the pen's time in which nobody can write; for the check 0.15.
+    /// From a [snapshot](Self::snapshot), the longer it takes, the longer the log
     /// grows.
     pub fn share(mut self, share: f64) -> Self {
-        self.plan.limits.share = if share.is_nan() {
+        self.plan.limits.share = Some(if share.is_nan() {
             1.0
         } else {
             share.clamp(0.01, 1.0)
-        };
+        });
         self
     }
 
@@ -159,34 +196,101 @@ impl<'a> Transfer<'a> {
     ///   the target a new one: the message says so, and [`Error::outcome`] is
     ///   [`Unknown`](crate::Outcome::Unknown).
     pub fn run(self) -> Result<Copied> {
-        let Self { plan, mut progress } = self;
-        let made = std::thread::scope(|scope| {
-            let maker = std::thread::Builder::new()
-                .name("onepen-backup".to_owned())
-                .spawn_scoped(scope, || {
-                    go_behind_others();
-                    plan.make(progress.as_deref_mut())
-                })
-                .map_err(|error| Error::io("no thread for the copy could be started", error))?;
+        let prepared = self.prepare();
+        std::thread::scope(|scope| {
+            let maker = in_thread(|builder| builder.spawn_scoped(scope, || prepared.make()))?;
             match maker.join() {
                 Ok(made) => made,
                 Err(panic) => std::panic::resume_unwind(panic),
             }
-        });
-        made.map_err(|error| plan.source.context(error))
+        })
+    }
+
+    /// On the thread that asks for it, which may be the one that has the pen.
+    pub(super) fn prepare(self) -> Prepared<'a> {
+        let through = match &self.plan.source {
+            Source::Database(database) => through::pen(database).is_some(),
+            Source::File(_) => false,
+        };
+        Prepared {
+            through: through && !self.plan.snapshot && !self.plan.compact,
+            transfer: self,
+        }
     }
 }
 
+impl Transfer<'static> {
+    /// [`run`](Self::run) for a task: the work is done on a thread of its own, and
+    /// begins when this is first polled.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, the copy ends as if it had been
+    /// [cancelled](Self::cancel_with), some milliseconds later: the target is as it
+    /// was before, and no part of a copy is left. Only when the copy was taking its
+    /// place at that very moment may it be there, and then it is whole.
+    ///
+    /// ```
+    /// # async fn shown() -> onepen::Result<()> {
+    /// # let db = onepen::Database::open_in_memory()?;
+    /// let copied = db.backup_to("copy.db").run_async().await?;
+    /// println!("{} bytes in {:?}", copied.bytes, copied.took);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_async(self) -> impl Future<Output = Result<Copied>> + Send + 'static {
+        Copying::New(Box::new(self))
+    }
+
+    /// A token that ends it, as the caller's does.
+    pub(super) fn end_with_its_future(&mut self) -> CancelToken {
+        let token = match &self.plan.cancel {
+            Some(callers) => callers.child(),
+            None => CancelToken::new(),
+        };
+        self.plan.cancel = Some(token.clone());
+        token
+    }
+}
+
+/// A copy that can be made on any thread.
+pub(super) struct Prepared<'a> {
+    transfer: Transfer<'a>,
+    /// Through the pen.
+    through: bool,
+}
+
+impl Prepared<'_> {
+    pub(super) fn make(mut self) -> Result<Copied> {
+        go_behind_others();
+        let plan = &self.transfer.plan;
+        plan.make(self.through, self.transfer.progress.as_deref_mut())
+            .map_err(|error| plan.source.context(error))
+    }
+}
+
+pub(super) fn in_thread<T>(
+    begin: impl FnOnce(std::thread::Builder) -> std::io::Result<T>,
+) -> Result<T> {
+    begin(std::thread::Builder::new().name("onepen-backup".to_owned()))
+        .map_err(|error| Error::io("no thread for the copy could be started", error))
+}
+
 /// Processors go to others first: a copy competes with writers for nothing else
-/// but these and the disk. It holds no lock that they could wait for.
+/// but these, the disk, and a millisecond of the pen now and then.
 fn go_behind_others() {
     // On Linux it is this thread that is meant, and its children.
     #[cfg(target_os = "linux")]
     let _ = rustix::process::setpriority_process(None, NICE);
 }
 
-impl Plan<'_> {
-    fn make(&self, progress: Option<&mut (dyn FnMut(&Progress) + Send + '_)>) -> Result<Copied> {
+impl Plan {
+    fn make(
+        &self,
+        through: bool,
+        progress: Option<&mut (dyn FnMut(&Progress) + Send + '_)>,
+    ) -> Result<Copied> {
         let began = Instant::now();
         let path = self.source.path();
         let place = Place::find(&self.target, path, self.replace)?;
@@ -197,9 +301,11 @@ impl Plan<'_> {
         };
         let log = beside(path, BESIDE[0]);
         let mut pace = Pace::new(self.limits, until, progress, log);
-        let size = self.copy(&part, &mut pace)?;
+        pace.share = self.limits.share.unwrap_or(SHARE);
+        let size = self.copy(through, &part, &mut pace)?;
         let copying = began.elapsed();
         part.flush()?;
+        pace.share = self.limits.share.unwrap_or(SHARE_OF_CHECK);
         pace.work_begins();
         self.check.run(&part.path, || {
             rest_or_go_on(&mut pace, Phase::Checking, size.bytes, size.bytes)
@@ -220,13 +326,21 @@ impl Plan<'_> {
         })
     }
 
-    fn copy(&self, part: &Part, pace: &mut Pace<'_, '_>) -> Result<copy::Size> {
+    fn copy(&self, through: bool, part: &Part, pace: &mut Pace<'_, '_>) -> Result<copy::Size> {
+        let mut tries = copy::MOST_RESTARTS;
+        if through && let Source::Database(database) = &self.source {
+            match self.through(database.shared.pen()?, part, pace)? {
+                Ended::Whole(size) => return Ok(size),
+                Ended::InVain => part.clear()?,
+            }
+            tries = 0; // over a rollback journal it would be the same again
+        }
         loop {
             pace.begin();
             let tried = if self.compact {
                 self.vacuum(part, pace)
             } else {
-                self.pages(part, pace)
+                self.pages(part, pace, tries)
             };
             match tried {
                 Ok(size) => return Ok(size),
@@ -239,9 +353,40 @@ impl Plan<'_> {
         }
     }
 
-    fn pages(&self, part: &Part, pace: &mut Pace<'_, '_>) -> std::result::Result<copy::Size, Halt> {
+    fn through(
+        &self,
+        pen: &Arc<Pen<SqliteEngine>>,
+        part: &Part,
+        pace: &mut Pace<'_, '_>,
+    ) -> Result<Ended> {
+        pace.begin();
+        // The log is reset as ever, whatever its length.
+        pace.pins_log = false;
+        pace.share = self.limits.share.unwrap_or(SHARE_OF_PEN);
+        let tried = through::copy(pen, part, pace, self.source.patience());
+        pace.pins_log = true;
+        pace.share = self.limits.share.unwrap_or(SHARE);
+        match tried {
+            Ok(ended) => Ok(ended),
+            Err(Halt::Error(error)) => Err(error),
+            Err(Halt::StartOver) => Ok(Ended::InVain),
+        }
+    }
+
+    fn pages(
+        &self,
+        part: &Part,
+        pace: &mut Pace<'_, '_>,
+        tries: u32,
+    ) -> std::result::Result<copy::Size, Halt> {
         let state = self.source.open(&self.while_waiting(pace))?;
-        copy::copy(state.connection(), part, pace, self.source.patience())
+        let others = copy::Others {
+            patience: self.source.patience(),
+            tries,
+            hold: self.hold,
+            path: self.source.path(),
+        };
+        copy::copy(state.connection(), part, pace, &others)
     }
 
     fn vacuum(

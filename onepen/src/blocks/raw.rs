@@ -32,7 +32,7 @@ pub(super) fn holds(connection: &Connection) -> Holds {
 
 /// The extended result code of the last call that failed on this connection, or
 /// of a later one that did not.
-pub(super) fn last_code(connection: &Connection) -> i32 {
+pub(crate) fn last_code(connection: &Connection) -> i32 {
     // SAFETY: the handle is open.
     unsafe { ffi::sqlite3_extended_errcode(connection.handle()) }
 }

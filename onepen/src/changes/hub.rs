@@ -213,7 +213,10 @@ impl Hub {
         let told = now.map(|now| std::mem::replace(&mut *self.told(), now));
         let notes = self.notes.get().zip(told).zip(now);
         let notes = notes.and_then(|((gate, told), now)| gate.notes(told, now));
-        let publish = |tables| {
+        let publish = |tables: Tables| {
+            if tables.is_empty() {
+                return; // it was all undone before it was committed
+            }
             self.publish(Change {
                 tables,
                 commit: self.commits(),

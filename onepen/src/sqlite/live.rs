@@ -4,13 +4,14 @@
 //! last; it can be closed whatever foreign code forgot on it; and closing it does
 //! not remove a log that is to be kept.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
 
 use onepen_lock::gate::Stamp;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ffi};
 
+use super::copies::Copies;
 use crate::blocks::raw::close;
 use crate::capi::{Control, failure};
 use crate::connection::{Connector, Role};
@@ -24,6 +25,10 @@ use crate::wal::WalLevel;
 /// statements go before their connection, and the guards, whose address the
 /// connection has, go last.
 pub(super) struct Live {
+    /// Of this connection, so they end with it.
+    pub(super) copies: Copies,
+    /// The open transaction can be undone without a ROLLBACK.
+    pub(super) whole: Cell<bool>,
     pub(super) begin: Control,
     pub(super) commit: Control,
     pub(super) rollback: Control,
@@ -78,6 +83,8 @@ impl Live {
         let guards = Guards::new(Arc::clone(wal));
         raw::install(&connection, &guards);
         Ok(Self {
+            copies: Copies::default(),
+            whole: Cell::new(false),
             begin: Control::prepare(&connection, c"BEGIN IMMEDIATE")?,
             commit: Control::prepare(&connection, c"COMMIT")?,
             rollback: Control::prepare(&connection, c"ROLLBACK")?,

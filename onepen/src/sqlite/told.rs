@@ -94,6 +94,11 @@ impl SqliteEngine {
         } else {
             Tables::ANY
         };
+        self.tell_of(hub, live, before, tables);
+    }
+
+    /// The same, of these tables.
+    pub(super) fn tell_of(&self, hub: &Hub, live: &Live, before: Option<Stamp>, tables: Tables) {
         // A COMMIT of nothing is none for SQLite, and what it counts next is
         // somebody else's.
         let wrote = self.wal.written() != self.written.get();

@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 use onepen::backup::{Phase, restore};
 use onepen::{Database, ErrorKind};
 
-use super::common::{child, in_child};
+use super::common::{Scene, child, in_child};
 use super::{names, pair, scene, write};
 
 /// In the child: says where it is, and stays there until it is killed.
@@ -18,6 +18,13 @@ fn stay(wanted: Phase, phase: Phase, bytes: u64) {
             std::thread::park();
         }
     }
+}
+
+/// Runs the test in a child over the scene's files, and kills it in this phase.
+fn kill_in(phase: usize, test: &str, scene: &Scene) {
+    let argument = scene.dir().join(format!("phase.{phase}"));
+    let child = child(test, &argument).stdout(Stdio::piped()).spawn();
+    kill_there(child.unwrap());
 }
 
 /// Waits for the child to be there, and kills it.
@@ -57,15 +64,11 @@ fn a_killed_backup_leaves_the_old_target_and_a_file_that_says_what_it_is() {
         write(&db);
         db.close();
         drop(db);
-        let argument = scene.dir().join(format!("phase.{phase}"));
-        let killed = child(
+        kill_in(
+            phase,
             "crashes::a_killed_backup_leaves_the_old_target_and_a_file_that_says_what_it_is",
-            &argument,
-        )
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-        kill_there(killed);
+            &scene,
+        );
         assert_eq!(pair(&target), (0, 0), "the old one");
         let left: Vec<_> = names(scene.dir())
             .into_iter()
@@ -120,15 +123,11 @@ fn a_killed_restore_leaves_the_old_database_whole() {
         // With its newest transaction in the log, as a crash leaves it.
         scene.db.backup_to(&app).run().unwrap();
         super::restores::leave_a_log(&app);
-        let argument = scene.dir().join(format!("phase.{phase}"));
-        let killed = child(
+        kill_in(
+            phase,
             "crashes::a_killed_restore_leaves_the_old_database_whole",
-            &argument,
-        )
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-        kill_there(killed);
+            &scene,
+        );
         assert_eq!(pair(&app), (2, 2), "its newest transaction too");
         restore(&copy, &app).replace(true).run().unwrap();
         assert_eq!(pair(&app), (0, 0));

@@ -82,6 +82,7 @@ fn a_log_that_grows_over_its_limit_ends_the_copy_or_not_as_the_caller_chose() {
         let ran = scene
             .db
             .backup_to(&target)
+            .snapshot(true)
             .log_limit(limit, then)
             .progress(|done| {
                 if done.phase == Phase::Copying && done.started_over == 0 {
@@ -112,11 +113,12 @@ fn a_log_that_grows_over_its_limit_ends_the_copy_or_not_as_the_caller_chose() {
 }
 
 #[test]
-fn the_log_is_short_again_after_a_copy() {
+fn the_log_is_short_again_after_a_copy_of_a_snapshot() {
     let scene = scene();
     scene
         .db
         .backup_to(scene.dir().join("copy.db"))
+        .snapshot(true)
         .progress(|done| {
             if done.phase == Phase::Copying {
                 grow(&scene);

@@ -9,6 +9,8 @@ mod crashes;
 mod limits;
 mod restores;
 mod targets;
+mod tasks;
+mod through;
 
 use std::path::{Path, PathBuf};
 

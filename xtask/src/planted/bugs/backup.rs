@@ -5,6 +5,11 @@ use crate::planted::{Bug, test};
 const PLACE: &str = "onepen/src/backup/place.rs";
 const ALONE: &str = "onepen/src/backup/alone.rs";
 const TRANSFER: &str = "onepen/src/backup/transfer.rs";
+const THROUGH: &str = "onepen/src/backup/through.rs";
+const FUTURE: &str = "onepen/src/backup/future.rs";
+const CHECKPOINT: &str = "onepen/src/checkpoint.rs";
+const COPIES: &str = "onepen/src/sqlite/copies.rs";
+const COPYING: &str = "onepen/src/sqlite/copying.rs";
 
 pub(super) const BUGS: &[Bug] = &[
     Bug {
@@ -99,6 +104,117 @@ pub(super) const BUGS: &[Bug] = &[
         by: test(
             "backup",
             "copies::damage_is_found_before_the_copy_takes_its_place",
+        ),
+    },
+    Bug {
+        what: "a write that fails makes a copy begin anew",
+        file: COPYING,
+        changes: &[(
+            "        let whole = has_log && !live.copies.is_empty();",
+            "        let whole = has_log && live.copies.is_empty();",
+        )],
+        by: test(
+            "backup",
+            "through::writes_that_fail_neither_make_it_start_over_nor_come_into_it",
+        ),
+    },
+    Bug {
+        what: "what a write did that failed is committed, because a copy is made",
+        file: COPYING,
+        changes: &[(
+            "live.whole.take() || live.connection.execute_batch(UNDO).is_err()",
+            "live.whole.take()",
+        )],
+        by: test(
+            "backup",
+            "through::writes_that_fail_neither_make_it_start_over_nor_come_into_it",
+        ),
+    },
+    Bug {
+        what: "a COMMIT of nothing, made for a copy, is told as somebody else's",
+        file: COPYING,
+        changes: &[("            self.announce_nothing(live);\n", "")],
+        by: test(
+            "backup",
+            "through::writes_that_fail_neither_make_it_start_over_nor_come_into_it",
+        ),
+    },
+    Bug {
+        what: "that a copy began anew is not noticed, and it is made for ever",
+        file: COPIES,
+        changes: &[(
+            "began_anew |= state == State::More && self.pages < expected;",
+            "began_anew |= false && self.pages < expected;",
+        )],
+        by: test(
+            "backup",
+            "copies::over_a_rollback_journal_a_strangers_writes_make_it_start_over",
+        ),
+    },
+    Bug {
+        what: "a part of a copy is taken for all of it when the connection was opened anew",
+        file: THROUGH,
+        changes: &[(
+            "            Ok(None) => {\n",
+            "            Ok(None) => {\n                if done > 0 { return Ok(Ended::Whole(Size { bytes: part.length(), page_size: 4096 })); }\n",
+        )],
+        by: test(
+            "backup",
+            "through::somebody_who_has_the_database_to_himself_makes_it_start_over",
+        ),
+    },
+    Bug {
+        what: "a copy that was given up goes on, and keeps its file",
+        file: COPIES,
+        changes: &[(
+            "        self.0.store(false, Ordering::SeqCst);",
+            "        self.0.store(true, Ordering::SeqCst);",
+        )],
+        by: test(
+            "backup",
+            "through::a_copy_that_ended_early_is_ended_in_the_pens_turn_and_keeps_no_file",
+        ),
+    },
+    Bug {
+        what: "a copy through the pen is ended by a log that it does not pin",
+        file: TRANSFER,
+        changes: &[("        pace.pins_log = false;\n", "")],
+        by: test(
+            "backup",
+            "through::the_log_is_reset_while_a_copy_is_made_and_its_limit_is_of_no_account",
+        ),
+    },
+    Bug {
+        what: "zeros are written over pages of a copy",
+        file: THROUGH,
+        changes: &[(
+            "part.make_room(bytes.max(room), next)?;",
+            "part.make_room(bytes.saturating_sub(4 << 20), next)?;",
+        )],
+        by: test(
+            "backup",
+            "through::rows_that_are_changed_added_and_removed_meanwhile_are_so_in_the_copy",
+        ),
+    },
+    Bug {
+        what: "a log is truncated while a copy is made, which begins anew",
+        file: CHECKPOINT,
+        changes: &[("far_over && !engine.is_copied()", "far_over")],
+        by: test(
+            "backup",
+            "through::a_log_that_has_grown_long_is_reset_without_making_it_start_over",
+        ),
+    },
+    Bug {
+        what: "a copy whose future was dropped goes on",
+        file: FUTURE,
+        changes: &[(
+            "        self.token.cancel(); // of no effect when it has ended\n",
+            "        let _ = &self.token;\n",
+        )],
+        by: test(
+            "backup",
+            "tasks::a_copy_whose_future_is_dropped_ends_and_leaves_nothing",
         ),
     },
 ];
