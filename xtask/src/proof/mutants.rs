@@ -41,6 +41,16 @@ const CORE: &[&str] = &[
     "onepen-lock/src/gate/layout.rs",
 ];
 
+/// Programs of tests that are not asked: they take long, and are about what the
+/// disk makes of it, not about whose turn it is, or have no line of the core in
+/// them.
+const NOT_ASKED: &[&str] = &[
+    "onepen power",
+    "onepen sweeps",
+    "onepen kills",
+    "onepen-lock gate_model",
+];
+
 /// What is asked of the run.
 struct Wish {
     only: Option<String>,
@@ -110,20 +120,24 @@ pub fn run(ask: &Ask) -> Result<Figures, Failure> {
     }
     let packages = PACKAGES.map(str::to_owned).to_vec();
     let digest = digest(&root(), &packages)?;
-    let mutants = list::mutants(&root(), CORE)?;
     let kept = home.join("plan.json");
-    let plan = wish
-        .resume
-        .then(|| Plan::load(&kept, digest, mutants.clone()));
-    let goes_on = plan.as_ref().is_some_and(Option::is_some);
-    let plan = match plan.flatten() {
-        Some(plan) => plan,
-        None => {
-            if std::env::var_os("SKIP_PROBE").is_none() {
-                probe::run(&home)?;
+    let saved = wish.resume.then(|| Plan::load(&kept)).flatten();
+    let goes_on = saved.is_some();
+    let plan = match saved {
+        Some((plan, of)) => {
+            if of != digest {
+                eprintln!("mutants: of the sources as they were when the run began");
             }
-            let workspace = workspace(&home, "copy", &packages)?;
-            let plan = Plan::make(&workspace, mutants, &|_, _| true, wish.jobs)?;
+            plan
+        }
+        None => {
+            probe::run_once(&home)?;
+            Copy::of(&root(), &home.join("apart"))?;
+            Copy::of(&root(), &home.join("copy"))?;
+            let workspace = workspace(&home, "copy", &packages);
+            let list = list::list(&root(), CORE)?;
+            let asked = |program: &str| !NOT_ASKED.contains(&program);
+            let plan = Plan::make(&workspace, list, &asked, wish.jobs)?;
             plan.save(&kept, digest)?;
             plan
         }
@@ -138,15 +152,13 @@ pub fn run(ask: &Ask) -> Result<Figures, Failure> {
     report(&plan, &wish, &known)
 }
 
-fn workspace(home: &Path, name: &str, packages: &[String]) -> Result<Workspace, Failure> {
-    let root = home.join(name);
-    Copy::of(&super::root(), &root)?;
-    Ok(Workspace {
-        root,
+fn workspace(home: &Path, name: &str, packages: &[String]) -> Workspace {
+    Workspace {
+        root: home.join(name),
         target: home.join("build"),
         packages: packages.to_vec(),
-        flags: "",
-    })
+        features: "onepen/tracing,onepen/metrics",
+    }
 }
 
 /// Tries those that are wanted and not known yet.
@@ -190,7 +202,7 @@ fn judge(
     let apart: Vec<&Mutant> = of(Way::Apart).collect();
     if !apart.is_empty() {
         eprintln!("mutants: {} that need a build of their own …", apart.len());
-        let workspace = workspace(home, "apart", &PACKAGES.map(str::to_owned))?;
+        let workspace = workspace(home, "apart", &PACKAGES.map(str::to_owned));
         let progress = Progress::of(apart.len());
         for mutant in apart {
             let verdict = alone(plan, mutant, &workspace)?;
@@ -204,9 +216,9 @@ fn judge(
 
 /// A mutant with a build of its own.
 fn alone(plan: &Plan, mutant: &Mutant, workspace: &Workspace) -> Result<Verdict, Failure> {
-    workspace.plant(mutant, &root())?;
+    let original = workspace.plant(mutant)?;
     let built = workspace.tests();
-    workspace.heal(mutant, &root())?;
+    workspace.heal(mutant, &original)?;
     let Some(programs) = built? else {
         return Ok(Verdict::Unviable);
     };

@@ -31,8 +31,8 @@ pub struct Workspace {
     pub root: PathBuf,
     pub target: PathBuf,
     pub packages: Vec<String>,
-    /// `RUSTFLAGS`, for one that is built for a model.
-    pub flags: &'static str,
+    /// What is built in, as cargo's `--features` has it.
+    pub features: &'static str,
 }
 
 /// A program of tests.
@@ -95,17 +95,20 @@ impl Workspace {
         }
     }
 
-    /// The change of one mutant, in the text of its file.
-    pub fn plant(&self, mutant: &Mutant, original: &Path) -> Result<(), Failure> {
-        let mut source = std::fs::read_to_string(original.join(&mutant.file))?;
-        source.replace_range(mutant.bytes(&source)?, &mutant.replacement);
-        Ok(std::fs::write(self.root.join(&mutant.file), source)?)
+    /// The change of one mutant, in the text of its file, which is returned as it
+    /// was.
+    pub fn plant(&self, mutant: &Mutant) -> Result<String, Failure> {
+        let path = self.root.join(&mutant.file);
+        let original = std::fs::read_to_string(&path)?;
+        let mut changed = original.clone();
+        changed.replace_range(mutant.bytes(&original)?, &mutant.replacement);
+        std::fs::write(path, changed)?;
+        Ok(original)
     }
 
     /// The file as it was.
-    pub fn heal(&self, mutant: &Mutant, original: &Path) -> Result<(), Failure> {
-        std::fs::copy(original.join(&mutant.file), self.root.join(&mutant.file))?;
-        Ok(())
+    pub fn heal(&self, mutant: &Mutant, original: &str) -> Result<(), Failure> {
+        Ok(std::fs::write(self.root.join(&mutant.file), original)?)
     }
 
     /// Builds the tests; `None` when they do not compile.
@@ -172,6 +175,9 @@ impl Workspace {
         for package in &self.packages {
             cargo.args(["--package", package]);
         }
+        if !self.features.is_empty() {
+            cargo.args(["--features", self.features]);
+        }
         let output = cargo
             .args(["--quiet", "--message-format=json"])
             .current_dir(&self.root)
@@ -179,7 +185,7 @@ impl Workspace {
             .env("CARGO_BUILD_BUILD_DIR", &self.target)
             .env("CARGO_PROFILE_DEV_DEBUG", "0")
             // A change may well be something that a lint denies.
-            .env("RUSTFLAGS", format!("--cap-lints=allow {}", self.flags))
+            .env("RUSTFLAGS", "--cap-lints=allow")
             .stdin(Stdio::null())
             .output()
             .map_err(|error| format!("cargo does not start: {error}"))?;

@@ -77,11 +77,11 @@ fn offset(source: &str, line: usize, column: usize) -> Option<usize> {
     Some(start + within.take(column + 1).last()?)
 }
 
-/// The mutants of `files` (globs) in the workspace at `root`.
+/// The mutants of `files` (globs) in the workspace at `root`, for [`read`].
 ///
 /// # Errors
-/// When there is no cargo-mutants, or it says what is not understood.
-pub fn mutants(root: &Path, files: &[&str]) -> Result<Vec<Mutant>, Failure> {
+/// When there is no cargo-mutants.
+pub fn list(root: &Path, files: &[&str]) -> Result<Value, Failure> {
     let mut cargo = Command::new("cargo");
     cargo
         .current_dir(root)
@@ -97,10 +97,13 @@ pub fn mutants(root: &Path, files: &[&str]) -> Result<Vec<Mutant>, Failure> {
         )
         .into());
     }
-    read(&serde_json::from_slice(&output.stdout)?)
+    Ok(serde_json::from_slice(&output.stdout)?)
 }
 
 /// Out of the list as cargo-mutants writes it.
+///
+/// # Errors
+/// When something is not understood.
 pub fn read(list: &Value) -> Result<Vec<Mutant>, Failure> {
     let list = list.as_array().ok_or("the list of mutants is no list")?;
     let mut times = HashMap::new();

@@ -11,16 +11,18 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::build::{Program, Way, Workspace};
-use super::list::Mutant;
+use super::list::{Mutant, read};
 use super::scratch;
 use super::trial::{Alone, Test, alone, names};
 use crate::proof::Failure;
 
 /// A test that takes longer, alone, is not asked: there are others.
-const LONGEST: Duration = Duration::from_secs(10);
+const LONGEST: Duration = Duration::from_secs(3);
 
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Plan {
+    /// As cargo-mutants gave it.
+    list: Value,
     pub mutants: Vec<Mutant>,
     /// By the mutant's number.
     pub ways: Vec<Way>,
@@ -37,13 +39,15 @@ impl Plan {
     /// When it does not build.
     pub fn make(
         workspace: &Workspace,
-        mutants: Vec<Mutant>,
-        asked: &(dyn Fn(&str, &str) -> bool + Sync),
+        list: Value,
+        asked: &dyn Fn(&str) -> bool,
         jobs: usize,
     ) -> Result<Self, Failure> {
+        let mutants = read(&list)?;
         let mut ways = vec![Way::Switch; mutants.len() + 1];
         let programs = workspace.weave(&mutants, &mut ways)?;
         let mut plan = Self {
+            list,
             mutants,
             ways,
             programs,
@@ -54,18 +58,13 @@ impl Plan {
         Ok(plan)
     }
 
-    fn run_alone(
-        &mut self,
-        asked: &(dyn Fn(&str, &str) -> bool + Sync),
-        jobs: usize,
-    ) -> Result<(), Failure> {
+    fn run_alone(&mut self, asked: &dyn Fn(&str) -> bool, jobs: usize) -> Result<(), Failure> {
         let scratch = scratch("alone");
         let mut all = Vec::new();
         for (index, program) in self.programs.iter().enumerate() {
-            for name in names(program, &scratch)? {
-                if asked(&program.name, &name) {
-                    all.push((index, name));
-                }
+            if asked(&program.name) {
+                let names = names(program, &scratch)?;
+                all.extend(names.into_iter().map(|name| (index, name)));
             }
         }
         eprintln!("mutants: {} tests as they are …", all.len());
@@ -126,23 +125,18 @@ impl Plan {
                 json!([test.program, test.name, micros, test.reaches])
             })
             .collect();
-        let names: Vec<_> = self.mutants.iter().map(|mutant| &mutant.name).collect();
         let left_out: Vec<_> = self.left_out.iter().map(|(name, _)| name).collect();
         let saved = json!({
-            "digest": digest, "mutants": names, "ways": ways, "programs": programs,
+            "digest": digest, "list": self.list, "ways": ways, "programs": programs,
             "tests": tests, "left_out": left_out,
         });
         Ok(std::fs::write(path, saved.to_string())?)
     }
 
-    /// The plan that was saved, if it is of the same sources and mutants, and its
-    /// programs are still there.
-    pub fn load(path: &Path, digest: u64, mutants: Vec<Mutant>) -> Option<Self> {
+    /// The plan that was saved, with the digest of its sources, if its programs
+    /// are still there.
+    pub fn load(path: &Path) -> Option<(Self, u64)> {
         let saved: Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
-        let names: Vec<_> = mutants.iter().map(|mutant| &mutant.name).collect();
-        if saved["digest"] != digest || saved["mutants"] != json!(names) {
-            return None;
-        }
         let list = |key: &str| saved[key].as_array();
         let ways = list("ways")?.iter().map(|way| match way.as_u64()? {
             0 => Some(Way::Switch),
@@ -169,15 +163,17 @@ impl Plan {
             })
         });
         let left_out = list("left_out")?.iter();
-        Some(Self {
-            mutants,
+        let plan = Self {
+            mutants: read(&saved["list"]).ok()?,
+            list: saved["list"].clone(),
             ways: ways.collect::<Option<_>>()?,
             programs: programs.collect::<Option<_>>()?,
             tests: tests.collect::<Option<_>>()?,
             left_out: left_out
                 .map(|name| Some((name.as_str()?.to_owned(), "was left out")))
                 .collect::<Option<_>>()?,
-        })
+        };
+        Some((plan, saved["digest"].as_u64()?))
     }
 }
 
