@@ -503,3 +503,6 @@ pub(super) enum Released {
 }
 
 const _: () = assert!(SLOTS.is_multiple_of(64));
+
+#[cfg(test)]
+mod tests;

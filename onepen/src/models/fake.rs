@@ -135,6 +135,20 @@ impl World {
         self.turns().theirs = has;
     }
 
+    /// Each of our turns has lasted long enough, whenever that is asked.
+    #[cfg(not(any(onepen_loom, onepen_shuttle)))]
+    pub(super) fn turns_are_short(&self) {
+        self.turns().ends = true;
+    }
+
+    /// What was said to be done in each turn: commits and writes.
+    #[cfg(not(any(onepen_loom, onepen_shuttle)))]
+    pub(super) fn passed_on(&self) -> Vec<(u64, u64)> {
+        let turns = self.turns();
+        let done = turns.passed_on.iter();
+        done.map(|done| (done.commits, done.writes)).collect()
+    }
+
     fn violated(&self, what: impl Into<String>) {
         self.disk().violations.push(what.into());
     }
@@ -167,6 +181,9 @@ impl World {
 struct Turns {
     ours: bool,
     theirs: bool,
+    /// Ours has lasted long enough.
+    ends: bool,
+    passed_on: Vec<Done>,
 }
 
 /// The queue between processes, with one other process in it.
@@ -186,10 +203,15 @@ impl WriteLock for FakeWriteLock {
         Ok(())
     }
 
-    fn pass_on(&self, _: Done, _: &mut dyn FnMut() -> bool) {
+    fn pass_on(&self, done: Done, _: &mut dyn FnMut() -> bool) {
+        self.0.turns().passed_on.push(done);
         if !std::mem::replace(&mut self.0.turns().ours, false) {
             self.0.violated("a turn was passed on that was not taken");
         }
+    }
+
+    fn should_end(&self) -> bool {
+        self.0.turns().ends
     }
 }
 

@@ -22,12 +22,15 @@
 //! | `crowd` | more threads, panics, priorities, dropped futures |
 //! | `groups` | what a group makes of a failing member or COMMIT; no threads at all |
 //! | `queued` | who waits for a queued write, and what a cancelled one leaves behind; no threads either |
+//! | `bounds` | how large a group becomes, what the queue keeps, who is told what |
 //! | `line` | who is next, for everything that is given out by turns |
 //! | `pool` | connections of SQLite's own, given out by that line |
 //! | `turns` | the pen and those who write by a permit |
 //! | `slots` | who may use which reader connection, and who is next |
 //! | `real` | the pen with SQLite itself inside the model |
 
+#[cfg(not(any(onepen_loom, onepen_shuttle)))]
+mod bounds;
 mod explore;
 mod fake;
 

@@ -6,16 +6,16 @@ use super::Bug;
 use crate::models::Failure;
 
 /// The library and what it stands on.
-pub(super) const PACKAGES: [&str; 2] = ["onepen-lock", "onepen"];
+pub(crate) const PACKAGES: [&str; 2] = ["onepen-lock", "onepen"];
 
 /// A workspace with nothing but the library in it.
-pub(super) struct Copy {
+pub(crate) struct Copy {
     original: PathBuf,
     pub(super) root: PathBuf,
 }
 
 impl Copy {
-    pub(super) fn of(original: &Path, root: &Path) -> Result<Self, Failure> {
+    pub(crate) fn of(original: &Path, root: &Path) -> Result<Self, Failure> {
         if root.exists() {
             std::fs::remove_dir_all(root)?;
         }

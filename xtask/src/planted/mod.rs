@@ -10,7 +10,7 @@
 //! libraries, broken histories) are in the same table ([`fakes`]).
 
 mod bugs;
-mod copy;
+pub(crate) mod copy;
 mod done;
 mod fakes;
 mod instrument;

@@ -120,7 +120,7 @@ const INSTRUMENTS: &[Instrument] = &[
     Instrument {
         verb: "mutants",
         watches: "whether a test fails for each small change of the core",
-        words: "--file GLOB · --shard K/N",
+        words: "--only TEXT · --shard K/N · --resume · --jobs N · --json",
         in_all: false,
         run: mutants::run,
     },

@@ -1,0 +1,361 @@
+//! How large a group becomes, what the queue keeps of those that gave up, and
+//! what others are told of a turn. No threads, as in `groups`: where a bound is
+//! reached is counted, on both sides of it.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::fake::{FakeEngine, refused};
+use super::{Handle, LONG, Rig, limits};
+use crate::cancel::CancelToken;
+use crate::error::{ErrorKind, WaitedFor};
+use crate::pen::job::{Kind, Ticket};
+use crate::pen::{Limits, WhenFull};
+use crate::sync::Arc;
+
+/// Queues so many writes and serves them; in how many transactions?
+fn transactions_of(writes: u32, ticket: &Ticket, limits: Limits) -> u32 {
+    let rig = Rig::new(limits);
+    transactions_in(rig, writes, ticket)
+}
+
+fn transactions_in(rig: Rig, writes: u32, ticket: &Ticket) -> u32 {
+    let handles: Vec<_> = (0..writes)
+        .map(|row| rig.queue_with(ticket, Kind::Grouped, move |engine| engine.insert(row)))
+        .collect();
+    rig.serve_here();
+    for handle in handles {
+        handle.answer().unwrap();
+    }
+    let commits = rig.world.commits();
+    assert_eq!(rig.world.committed(), (0..writes).collect::<Vec<_>>());
+    rig.look();
+    commits
+}
+
+#[test]
+fn a_group_takes_no_more_members_than_its_bound() {
+    let bound = |group_members| Limits {
+        group_members,
+        ..limits()
+    };
+    for (bound, writes, transactions) in [
+        (bound(3), 6, 2),
+        (bound(3), 7, 3),
+        (bound(40), 40, 1),
+        (bound(40), 41, 2),
+    ] {
+        let counted = transactions_of(writes, &Ticket::default(), bound);
+        assert_eq!(counted, transactions, "{writes} of {bound:?}");
+    }
+}
+
+/// The bound may be passed by the member that reaches it.
+#[test]
+fn a_group_takes_nobody_after_its_bound_of_bytes() {
+    let ticket = Ticket {
+        bytes: 1_000,
+        ..Ticket::default()
+    };
+    let each = 1_000 + size_of::<u32>();
+    for (group_bytes, transactions) in [
+        (2 * each, 3),
+        (2 * each + 1, 2),
+        (3 * each, 2),
+        (6 * each, 1),
+    ] {
+        let limits = Limits {
+            group_bytes,
+            ..limits()
+        };
+        let counted = transactions_of(6, &ticket, limits);
+        assert_eq!(counted, transactions, "{group_bytes}");
+    }
+}
+
+/// Thirty-two are claimed at a time, and those are run.
+#[test]
+fn a_group_takes_nobody_after_its_time() {
+    let limited = Limits {
+        group_time: Duration::ZERO,
+        ..limits()
+    };
+    for (writes, transactions) in [(32, 1), (33, 2), (64, 2), (65, 3)] {
+        let counted = transactions_of(writes, &Ticket::default(), limited);
+        assert_eq!(counted, transactions, "{writes}");
+        let counted = transactions_of(writes, &Ticket::default(), limits());
+        assert_eq!(counted, 1, "{writes}");
+    }
+}
+
+#[test]
+fn a_group_takes_nobody_when_others_have_waited_long_enough() {
+    for (writes, transactions) in [(32, 1), (33, 2), (65, 3)] {
+        let rig = Rig::new(limits());
+        rig.world.turns_are_short();
+        let counted = transactions_in(rig, writes, &Ticket::default());
+        assert_eq!(counted, transactions, "{writes}");
+    }
+}
+
+#[test]
+fn a_write_by_itself_shares_its_transaction_with_nobody_before_or_after_it() {
+    use Kind::{Alone, Exclusive, Grouped};
+    for (kinds, transactions) in [
+        (&[Alone, Grouped, Grouped][..], 2),
+        (&[Grouped, Alone, Grouped], 3),
+        (&[Grouped, Grouped, Alone], 2),
+        (&[Alone, Alone], 2),
+        (&[Grouped, Exclusive, Grouped], 2),
+    ] {
+        let rig = Rig::new(limits());
+        let handles: Vec<_> =
+            (0..)
+                .zip(kinds)
+                .map(|(row, &kind)| {
+                    rig.queue_with(&Ticket::default(), kind, move |engine: &mut FakeEngine| {
+                        match kind {
+                            Exclusive => Ok(()),
+                            _ => engine.insert(row),
+                        }
+                    })
+                })
+                .collect();
+        rig.serve_here();
+        for handle in handles {
+            handle.answer().unwrap();
+        }
+        assert_eq!(rig.world.commits(), transactions, "{kinds:?}");
+        rig.look();
+    }
+}
+
+#[test]
+fn whoever_is_passed_on_the_turn_is_told_how_many_writes_were_made_in_it() {
+    let rig = Rig::new(limits());
+    let mut handles: Vec<_> = (0..5).map(|row| rig.queue(row)).collect();
+    let ticket = Ticket::default();
+    handles.push(rig.queue_with(&ticket, Kind::Alone, |engine| {
+        engine.insert(5)?;
+        Ok(5)
+    }));
+    handles.push(rig.queue_with(&ticket, Kind::Exclusive, |_| Ok(6)));
+    handles.push(rig.queue_with(&ticket, Kind::Maintenance, |_| Ok(7)));
+    rig.serve_here();
+    handles.iter().for_each(|handle| drop(handle.answer()));
+    let told = rig.world.passed_on();
+    assert_eq!(told, [(1, 5), (1, 1), (1, 1), (0, 0)]);
+    rig.look();
+    // The same of callers that find the pen free.
+    let rig = Rig::new(limits());
+    rig.write(1).unwrap();
+    rig.pen.write(&ticket, Kind::Exclusive, |_| Ok(())).unwrap();
+    rig.pen
+        .write(&ticket, Kind::Maintenance, |_| Ok(()))
+        .unwrap();
+    assert_eq!(rig.world.passed_on(), [(1, 1), (1, 1), (0, 0)]);
+    rig.look();
+}
+
+/// Hot: its callers were all woken together, and will be back together.
+#[test]
+fn the_pen_is_hot_after_a_group_that_was_refused_as_a_whole() {
+    for (writes, hot) in [(2, true), (1, false)] {
+        let rig = Rig::new(limits());
+        rig.world.next_begins([true]);
+        let handles: Vec<_> = (0..writes).map(|row| rig.queue(row)).collect();
+        rig.serve_here();
+        assert_eq!(rig.pen.is_hot(), hot);
+        for handle in handles {
+            assert_eq!(handle.answer().unwrap_err().kind(), ErrorKind::Sqlite);
+        }
+        rig.look();
+    }
+}
+
+/// Five writes, of which one does `what`, and how often each of them ran.
+fn runs_when(
+    place: u32,
+    faults: &[bool],
+    what: fn(&mut FakeEngine) -> crate::Result<()>,
+) -> Vec<usize> {
+    let rig = Rig::new(limits());
+    rig.world.next_savepoints(faults.iter().copied());
+    let runs: Arc<Vec<AtomicUsize>> = Arc::new((0..5).map(|_| AtomicUsize::new(0)).collect());
+    let handles: Vec<Handle<()>> = (0..5_u32)
+        .map(|row| {
+            let runs = Arc::clone(&runs);
+            rig.queue_with(&Ticket::default(), Kind::Grouped, move |engine| {
+                runs[row as usize].fetch_add(1, Relaxed);
+                engine.insert(row)?;
+                if row == place { what(engine) } else { Ok(()) }
+            })
+        })
+        .collect();
+    rig.serve_here();
+    for (row, handle) in (0..).zip(handles) {
+        assert_eq!(handle.answer().is_ok(), row != place, "{row}");
+    }
+    assert_eq!(rig.world.committed().len(), 4);
+    rig.look();
+    runs.iter().map(|runs| runs.load(Relaxed)).collect()
+}
+
+#[test]
+fn nobody_runs_more_often_than_a_neighbours_failure_makes_necessary() {
+    // The first is rolled back before anybody else ran.
+    assert_eq!(runs_when(0, &[], |_| Err(refused("no"))), [1, 1, 1, 1, 1]);
+    // Once bare, once between savepoints.
+    assert_eq!(runs_when(2, &[], |_| Err(refused("no"))), [2, 2, 2, 1, 1]);
+    // Who takes the transaction with it is run again by itself, and known.
+    let loses = |engine: &mut FakeEngine| {
+        engine.loses_its_transaction();
+        Ok(())
+    };
+    assert_eq!(runs_when(2, &[], loses), [2, 2, 2, 1, 1]);
+    assert_eq!(runs_when(4, &[], loses), [2, 2, 2, 2, 2]);
+}
+
+#[test]
+fn a_few_cancelled_writes_stay_in_the_queue_and_many_are_let_go() {
+    for (waiting, cancelled, let_go) in [
+        (10, 64, false),
+        (10, 65, true),
+        (100, 100, false),
+        (100, 101, true),
+    ] {
+        let rig = Rig::new(limits());
+        let neighbours: Vec<_> = (0..waiting).map(|row| rig.queue(row)).collect();
+        let token = CancelToken::new();
+        let ticket = Ticket {
+            cancel: Some(token.clone()),
+            ..Ticket::default()
+        };
+        let handles: Vec<_> = (0..cancelled)
+            .map(|_| rig.queue_with(&ticket, Kind::Grouped, |engine| engine.insert(9_999)))
+            .collect();
+        token.cancel();
+        for handle in &handles {
+            assert_eq!(handle.answer().unwrap_err().kind(), ErrorKind::Cancelled);
+        }
+        // Two of ours: the member, and the answer.
+        let held = handles
+            .iter()
+            .filter(|handle| Arc::strong_count(&handle.member) > 2);
+        let left = if let_go { 0 } else { cancelled };
+        assert_eq!(held.count(), left, "{waiting} {cancelled}");
+        rig.serve_here();
+        for neighbour in neighbours {
+            neighbour.answer().unwrap();
+        }
+        rig.look();
+    }
+}
+
+/// What is left lying is not counted twice.
+#[test]
+fn cancelled_writes_that_are_reached_are_let_go_then() {
+    let rig = Rig::new(limits());
+    let mut handles = Vec::new();
+    for round in 0..3 {
+        let token = CancelToken::new();
+        let ticket = Ticket {
+            cancel: Some(token.clone()),
+            ..Ticket::default()
+        };
+        let cancelled: Vec<_> = (0..40)
+            .map(|_| rig.queue_with(&ticket, Kind::Grouped, |engine| engine.insert(9_999)))
+            .collect();
+        token.cancel();
+        // Reaches them, and takes nothing: there is nobody.
+        assert_eq!(crate::sync::lock(&rig.pen.state).queue.next_kind(), None);
+        for handle in &cancelled {
+            assert_eq!(Arc::strong_count(&handle.member), 2, "{round}");
+            handle.answer().unwrap_err();
+        }
+        handles.extend(cancelled);
+    }
+    rig.pen.close();
+    rig.look();
+}
+
+#[test]
+fn the_herald_is_gone_when_the_writer_thread_is() {
+    let rig = Rig::new(Limits {
+        wake_beside: 1,
+        ..limits()
+    });
+    // In nobody's hand, and yet not there: whoever comes queues.
+    let engine = crate::sync::lock(&rig.pen.state).engine.take();
+    let callers: Vec<_> = (0..4)
+        .map(|row| {
+            let (pen, world) = (Arc::clone(&rig.pen), Arc::clone(&rig.world));
+            std::thread::spawn(move || super::write(&pen, &world, &Ticket::default(), row))
+        })
+        .collect();
+    while rig.pen.queue_len() < 4 {
+        std::thread::yield_now();
+    }
+    crate::sync::lock(&rig.pen.state).engine = engine;
+    rig.serve_here();
+    for caller in callers {
+        caller.join().unwrap().unwrap();
+    }
+    assert_eq!(Arc::strong_count(&rig.pen), 1, "the herald has one");
+    rig.look();
+}
+
+#[test]
+fn a_lock_that_knows_nobody_names_nobody() {
+    let rig = Rig::new(limits());
+    rig.world.stranger_has_turn(true);
+    let ticket = Ticket {
+        patience: Some(Duration::ZERO),
+        ..Ticket::default()
+    };
+    let error = super::write(&rig.pen, &rig.world, &ticket, 1).unwrap_err();
+    let waited = error.waited();
+    assert_eq!(waited.what, WaitedFor::Turn);
+    assert_eq!((waited.position, waited.holder.is_none()), (None, true));
+    rig.world.stranger_has_turn(false);
+    rig.look();
+}
+
+#[test]
+fn the_queue_is_full_at_its_bound_of_writes_or_bytes_and_not_before() {
+    let each = 1_000 + size_of::<u32>();
+    for (queue_members, queue_bytes, fit) in [
+        (3, 1 << 20, 3),
+        (100, 3 * each, 3),
+        (100, 3 * each - 1, 2),
+        // One that is larger than the bound is let in when nobody else is there.
+        (100, 1, 1),
+    ] {
+        let rig = Rig::new(Limits {
+            queue_members,
+            queue_bytes,
+            when_full: WhenFull::Refuse,
+            ..limits()
+        });
+        let ticket = Ticket {
+            bytes: 1_000,
+            patience: Some(LONG),
+            ..Ticket::default()
+        };
+        let handles: Vec<_> = (0..5_u32)
+            .map(|row| rig.queue_with(&ticket, Kind::Grouped, move |engine| engine.insert(row)))
+            .collect();
+        assert_eq!(rig.pen.queue_len(), fit);
+        rig.serve_here();
+        for (place, handle) in handles.iter().enumerate() {
+            match handle.answer() {
+                Ok(()) => assert!(place < fit),
+                Err(error) => {
+                    assert!(place >= fit);
+                    assert_eq!(error.kind(), ErrorKind::QueueFull);
+                }
+            }
+        }
+        rig.look();
+    }
+}
