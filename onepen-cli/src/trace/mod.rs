@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 
 use self::launch::Failure;
-use crate::words::printable;
+use crate::words::{complain, name, printable};
 
 /// What can be said to `onepen trace`.
 #[derive(clap::Args)]
@@ -68,7 +68,7 @@ pub fn run(args: &Args) -> ExitCode {
         Some(path) => match std::fs::File::create(path) {
             Ok(file) => Some(file),
             Err(error) => {
-                eprintln!("onepen trace: {}: {error}", path.display());
+                complain("trace", format!("{}: {error}", name(path)));
                 return ExitCode::from(125);
             }
         },
@@ -76,7 +76,7 @@ pub fn run(args: &Args) -> ExitCode {
     let ran = match launch::run(&args.command) {
         Ok(ran) => ran,
         Err(Failure { code, why }) => {
-            eprintln!("onepen trace: {}", printable(&why));
+            complain("trace", why);
             return ExitCode::from(code);
         }
     };
@@ -95,7 +95,7 @@ pub fn run(args: &Args) -> ExitCode {
         done.map_err(|error| error.to_string())
     });
     if let Err(why) = written {
-        eprintln!("onepen trace: the report cannot be written: {why}");
+        complain("trace", format!("the report cannot be written: {why}"));
     }
     ExitCode::from(code)
 }
