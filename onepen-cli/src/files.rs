@@ -7,10 +7,13 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use onepen_lock::holders::beside;
+
+use crate::named::regular;
+use crate::words::name;
 
 /// What `stat` tells of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,22 +66,13 @@ impl Files {
     /// # Errors
     /// When there is no database to look at.
     pub fn look(path: &Path) -> Result<Self, String> {
-        let cannot = |error: io::Error| format!("{}: {error}", path.display());
+        let cannot = |error: io::Error| format!("{}: {error}", name(path));
+        let meta = regular(path)?;
         let path = fs::canonicalize(path).map_err(cannot)?;
-        let meta = fs::metadata(&path).map_err(cannot)?;
-        let kind = meta.file_type();
-        if !kind.is_file() {
-            let what = match () {
-                () if kind.is_dir() => "is a directory; name a file in it",
-                () if kind.is_fifo() => "is a pipe, not a database",
-                () => "is no regular file",
-            };
-            return Err(format!("{}: {what}", path.display()));
-        }
         let mut unseen = Vec::new();
         let header = match read_first::<100>(&path) {
             Ok(bytes) => {
-                Header::parse(&bytes).map_err(|what| format!("{}: {what}", path.display()))?
+                Header::parse(&bytes).map_err(|what| format!("{}: {what}", name(&path)))?
             }
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 unseen.push(format!("what is in the database file ({error})"));

@@ -8,6 +8,7 @@ mod child;
 mod doctor;
 #[cfg(unix)]
 mod files;
+mod named;
 mod restore;
 #[cfg(unix)]
 mod stress;

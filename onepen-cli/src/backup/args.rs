@@ -7,6 +7,7 @@ use onepen::Error;
 use onepen::backup::{Check, Copied, Transfer, WhenLogFull};
 
 use super::{Ends, show};
+use crate::words::{complain, name, time};
 
 /// `onepen backup`.
 #[derive(clap::Args, Debug)]
@@ -143,7 +144,7 @@ impl How {
         for left in &copied.leftovers {
             eprintln!(
                 "onepen: {} was left by a copy that ended early; nobody is writing it, remove it",
-                left.display()
+                name(left)
             );
         }
     }
@@ -153,7 +154,7 @@ impl How {
         if self.json {
             show::print(&show::json_error(error).to_string());
         }
-        eprintln!("onepen {verb}: {error}");
+        complain(verb, error);
         if error.kind() == onepen::ErrorKind::Refused && error.to_string().contains("there already")
         {
             eprintln!("To replace it, say --force.");
@@ -187,38 +188,17 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A time.
-pub fn time(text: &str) -> Result<Duration, String> {
-    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &text[number.len()..] {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3600.0,
-        _ => return Err("units are ms, s, min and h".to_owned()),
-    };
-    let number: f64 = number
-        .parse()
-        .map_err(|_| "expected a time such as 30s or 10min")?;
-    Duration::try_from_secs_f64(number * unit).map_err(|error| error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_times_are_read_with_their_units() {
+    fn sizes_are_read_with_their_units_and_shares_within_their_bounds() {
         assert_eq!(size("50M"), Ok(50 << 20));
         assert_eq!(size("1GiB"), Ok(1 << 30));
         assert_eq!(size("12"), Ok(12));
         for wrong in ["", "M", "5X", "0", "-1", "99999999999G", "1.5G"] {
             assert!(size(wrong).is_err(), "{wrong}");
-        }
-        assert_eq!(time("1.5"), Ok(Duration::from_millis(1500)));
-        assert_eq!(time("2min"), Ok(Duration::from_secs(120)));
-        for wrong in ["", "s", "-1s", "1y", "nan", "1e300h"] {
-            assert!(time(wrong).is_err(), "{wrong}");
         }
         assert!(share("0").is_err() && share("nan").is_err() && share("1").is_ok());
     }

@@ -12,7 +12,8 @@ use std::process::ExitCode;
 use onepen::backup::Transfer;
 use onepen::{CancelToken, ErrorKind, Options};
 
-pub use args::{Args, How, time};
+use crate::words::complain;
+pub use args::{Args, How};
 use show::Show;
 pub use show::print;
 
@@ -69,7 +70,7 @@ pub fn make(verb: &str, how: &How, transfer: Transfer<'_>, ends: &dyn Ends) -> u
     let token = CancelToken::new();
     let ended = token.clone();
     if let Err(error) = ctrlc::set_handler(move || ended.cancel()) {
-        eprintln!("onepen {verb}: cannot listen for ctrl-C: {error}");
+        complain(verb, format!("cannot listen for ctrl-C: {error}"));
         return REFUSED;
     }
     let show = Show::new(how.is_quiet());

@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use onepen::Error;
 use onepen::backup::{Check, Copied, Phase, Progress};
+use onepen_lock::text::in_one_line;
 use serde_json::{Value, json};
 
 use super::Ends;
@@ -57,7 +58,7 @@ pub(super) fn line(ends: &dyn Ends, copied: &Copied) -> String {
     };
     format!(
         "{}: {} in {:.1?}{checked}",
-        ends.to(),
+        in_one_line(&ends.to()),
         indicatif::BinaryBytes(copied.bytes),
         copied.took
     )

@@ -33,7 +33,7 @@ use progress::Progress;
 use report::{Report, Style, Surroundings};
 use scratch::Scratch;
 
-use crate::words::say;
+use crate::words::{complain, name, say};
 
 /// Everything was measured and nothing was lost.
 const DONE: u8 = 0;
@@ -45,7 +45,7 @@ const COULD_NOT_RUN: u8 = 2;
 /// Runs the command.
 pub fn run(args: &Args) -> ExitCode {
     let code = bench(args).unwrap_or_else(|why| {
-        eprintln!("onepen bench: {why}");
+        complain("bench", why);
         COULD_NOT_RUN
     });
     ExitCode::from(code)
@@ -62,7 +62,7 @@ fn bench(args: &Args) -> Result<u8, String> {
         file.create(true)
             .append(true)
             .open(path)
-            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+            .map_err(|error| format!("cannot write {}: {error}", name(path)))?;
     }
     let postgres = plan
         .slice
@@ -119,10 +119,13 @@ fn measure(
         scratch.path().to_owned(),
     )?;
     eprintln!(
-        "Scratch databases in {} ({}); {} measurements, about {}.",
-        scratch.parent().display(),
+        "Scratch databases in {} ({}); {}, about {}.",
+        name(&scratch.parent()),
         scratch.file_system(),
-        plan.slices(),
+        match plan.slices() {
+            1 => "1 measurement".to_owned(),
+            n => format!("{n} measurements"),
+        },
         about(plan.expected()),
     );
     if scratch.is_memory() {
@@ -158,8 +161,8 @@ fn show(args: &Args, report: &Report) -> Result<(), String> {
     say(&text)?;
     if let Some(path) = &args.html {
         std::fs::write(path, report::page(report))
-            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-        eprintln!("The page is in {}.", path.display());
+            .map_err(|error| format!("cannot write {}: {error}", name(path)))?;
+        eprintln!("The page is in {}.", name(path));
     }
     Ok(())
 }

@@ -14,6 +14,8 @@ use rusqlite::{Connection, OpenFlags, backup::Backup};
 
 use super::sql::{Fault, Session, Sql};
 use super::ways::{Journal, OnConnection, set_journal};
+use crate::named::regular;
+use crate::words::name;
 
 /// The directory of one run.
 pub struct Scratch {
@@ -28,13 +30,13 @@ impl Scratch {
         let make = |parent: &Path| {
             tempfile::Builder::new()
                 .prefix(".onepen-scratch-")
-                .tempdir_in(parent)
+                .tempdir_in(std::path::absolute(parent)?)
         };
         let dir = match wanted {
             Some(parent) => make(parent).map_err(|error| {
                 format!(
                     "cannot make a scratch directory in {}: {error}",
-                    parent.display()
+                    name(parent)
                 )
             })?,
             None => {
@@ -95,8 +97,9 @@ impl Scratch {
 
     /// Makes the starting state from the user's database.
     pub fn copy_of(&self, original: &Path) -> Result<(), String> {
+        regular(original).map_err(|why| format!("cannot copy {why}"))?;
         copy(original, &self.template())
-            .map_err(|error| format!("cannot copy {}: {error}", original.display()))
+            .map_err(|error| format!("cannot copy {}: {error}", name(original)))
     }
 
     /// A fresh database in the starting state.
@@ -132,7 +135,9 @@ impl Scratch {
     }
 }
 
-/// Copies a database without writing to it or beside it.
+/// Copies a database without writing to it or beside it. A path is a path, never a
+/// URI: SQLite is built to take one that begins with `file:` for a URI, and so it is
+/// given absolute ones only.
 ///
 /// Opening a WAL database read-only makes its `-wal` and `-shm` files when
 /// there are none, and a reader cannot remove them again. When there is no
@@ -171,17 +176,14 @@ fn at_rest(original: &Path) -> io::Result<Option<(u64, SystemTime)>> {
 
 fn copy_pages(from: &Path, to: &Path, immutable: bool) -> Result<(), Box<dyn std::error::Error>> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let from = from.canonicalize()?;
     let source = if immutable {
-        let path = from.canonicalize()?;
-        let path = path
-            .to_str()
-            .ok_or("its path is not valid UTF-8: copy it elsewhere first")?;
         Connection::open_with_flags(
-            format!("file:{}?immutable=1", percent_encoded(path)),
+            format!("file:{}?immutable=1", percent_encoded(&from)),
             flags | OpenFlags::SQLITE_OPEN_URI,
         )?
     } else {
-        Connection::open_with_flags(from, flags)?
+        Connection::open_with_flags(&from, flags)?
     };
     source.busy_timeout(Duration::from_secs(5))?;
     let mut target = create(to)?;
@@ -189,7 +191,7 @@ fn copy_pages(from: &Path, to: &Path, immutable: bool) -> Result<(), Box<dyn std
     Ok(())
 }
 
-/// A new database. A path is a path, never a URI.
+/// A new database.
 fn create(path: &Path) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(
         path,
@@ -199,9 +201,11 @@ fn create(path: &Path) -> rusqlite::Result<Connection> {
     )
 }
 
-fn percent_encoded(path: &str) -> String {
-    path.bytes()
-        .map(|byte| match byte {
+fn percent_encoded(path: &Path) -> String {
+    path.as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .map(|&byte| match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' => {
                 char::from(byte).to_string()
             }

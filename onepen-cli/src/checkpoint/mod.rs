@@ -15,6 +15,9 @@ use onepen_lock::holders;
 use rusqlite::{Connection, OpenFlags, ffi};
 use serde_json::{Value, json};
 
+use crate::named::regular;
+use crate::words::{complain, name, time};
+
 /// `onepen checkpoint`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
@@ -22,7 +25,7 @@ pub struct Args {
     database: PathBuf,
 
     /// Try again for so long while somebody is in the way
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = crate::backup::time)]
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = time)]
     wait: Duration,
 
     /// Give the log's file back to the file system, if all of it could be moved
@@ -97,21 +100,21 @@ pub fn run(args: &Args) -> ExitCode {
                 &json!({"schema": SCHEMA, "error": "NotTried", "message": why}).to_string(),
             );
         }
-        eprintln!("onepen checkpoint: {}: {why}", args.database.display());
+        complain("checkpoint", why);
         2
     });
     ExitCode::from(code)
 }
 
 fn checkpoint(args: &Args) -> Result<u8, String> {
-    let text = |error: rusqlite::Error| error.to_string();
-    if !args.database.is_file() {
-        return Err("there is no such database".to_owned());
-    }
+    let database = name(&args.database);
+    let text = |error: rusqlite::Error| format!("{database}: {error}");
+    regular(&args.database)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE;
-    let path = std::path::absolute(&args.database).map_err(|error| error.to_string())?;
+    let path =
+        std::path::absolute(&args.database).map_err(|error| format!("{database}: {error}"))?;
     let connection = Connection::open_with_flags(&path, flags).map_err(text)?;
     // Where SQLite would wait, it would wait with the write lock in its hands.
     connection.busy_timeout(Duration::ZERO).map_err(text)?;
@@ -129,9 +132,9 @@ fn checkpoint(args: &Args) -> Result<u8, String> {
     };
     let tried = tried.map_err(|error| match who(&path, Tell::All) {
         names if is_busy(&error) && !names.is_empty() => {
-            format!("{error}; it is in use by {}", names.join(", "))
+            format!("{database}: {error}; it is in use by {}", names.join(", "))
         }
-        _ => error.to_string(),
+        _ => text(error),
     })?;
     let tell = match tried.outcome {
         Outcome::Pinned | Outcome::Partly => Tell::Readers,
@@ -224,7 +227,7 @@ fn who(path: &Path, tell: Tell) -> Vec<String> {
 }
 
 fn sentence(database: &Path, tried: Tried, holders: &[String]) -> String {
-    let (name, frames, moved) = (database.display(), tried.frames, tried.moved);
+    let (name, frames, moved) = (name(database), tried.frames, tried.moved);
     let whom = match holders {
         [] => "somebody who has gone since or cannot be seen".to_owned(),
         holders => holders.join(", "),

@@ -21,7 +21,7 @@ use self::programs::Programs;
 use self::report::Report;
 use self::sample::Samples;
 use crate::files::Files;
-use crate::words::{duration, printable, say};
+use crate::words::{complain, duration, name, printable, say};
 
 /// Nothing is wrong.
 const FINE: u8 = 0;
@@ -71,7 +71,7 @@ pub fn run(args: &Args) -> ExitCode {
         }),
     };
     ExitCode::from(code.unwrap_or_else(|why| {
-        eprintln!("onepen doctor: {why}");
+        complain("doctor", why);
         COULD_NOT_LOOK
     }))
 }
@@ -92,7 +92,7 @@ fn visit(args: &Args, aloud: bool) -> Result<Report, String> {
             Samples::take(&files, args.window, |first| {
                 // Whoever holds the lock is named at once, and judged later.
                 if aloud && !args.json {
-                    let name = files.path.display().to_string().replace('\n', "?");
+                    let name = name(&files.path);
                     let _ = say(&printable(&format!("{name}\n\n{}", report::now(first))));
                 }
                 let processes = first

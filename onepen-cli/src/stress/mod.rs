@@ -30,7 +30,7 @@ pub use worker::worker;
 
 use crate::bench::progress::Progress;
 use crate::bench::scratch::Scratch;
-use crate::words::say;
+use crate::words::{complain, name, say};
 use driver::Plan;
 use report::{Report, Run, grouped};
 
@@ -60,14 +60,14 @@ pub fn run(args: &Args) -> ExitCode {
         Ok(true) => CLEAN,
         Ok(false) => ANOMALY,
         Err(why) => {
-            eprintln!("onepen stress: {why}");
+            complain("stress", why);
             COULD_NOT_RUN
         }
     })
 }
 
 fn read(path: &Path) -> Result<History, String> {
-    let cannot = |error: &dyn std::fmt::Display| format!("cannot read {}: {error}", path.display());
+    let cannot = |error: &dyn std::fmt::Display| format!("cannot read {}: {error}", name(path));
     let file = fs::File::open(path).map_err(|error| cannot(&error))?;
     History::read_from(BufReader::new(file)).map_err(|error| cannot(&error))
 }
@@ -89,7 +89,7 @@ fn check(args: &Args) -> Result<Report, String> {
     let runs: Result<Vec<_>, _> = args
         .check
         .iter()
-        .map(|path| read(path).map(|history| Run::of(path.display().to_string(), &history)))
+        .map(|path| read(path).map(|history| Run::of(name(path), &history)))
         .collect();
     runs.map(report)
 }
@@ -98,8 +98,7 @@ fn stress(args: &Args) -> Result<Report, String> {
     let plan = args.plan()?;
     if let Some(kept) = &args.history {
         // Rather now than after the run.
-        fs::create_dir_all(kept)
-            .map_err(|error| format!("cannot make {}: {error}", kept.display()))?;
+        fs::create_dir_all(kept).map_err(|error| format!("cannot make {}: {error}", name(kept)))?;
     }
     // On the file system that matters to the user.
     let beside = args.database.as_deref().and_then(Path::parent);
@@ -119,7 +118,7 @@ fn stress(args: &Args) -> Result<Report, String> {
     )?;
     eprintln!(
         "Scratch database in {} ({}); {} workloads, {:.0?} each; seed {}.",
-        scratch.parent().display(),
+        name(&scratch.parent()),
         scratch.file_system(),
         plan.workloads.len(),
         plan.duration,
@@ -138,7 +137,7 @@ fn stress(args: &Args) -> Result<Report, String> {
         Ok(report) if !report.is_clean => {
             eprintln!(
                 "The database and the logs were left in {}.",
-                scratch.keep().display()
+                name(&scratch.keep())
             );
         }
         _ => {
@@ -176,7 +175,7 @@ fn all(args: &Args, plan: &Plan, scratch: &Scratch, progress: &Progress) -> Resu
         if let Some(kept) = &args.history {
             let to = kept.join(format!("{}.history", workload.name()));
             fs::copy(&ran.history, &to)
-                .map_err(|error| format!("cannot write {}: {error}", to.display()))?;
+                .map_err(|error| format!("cannot write {}: {error}", name(&to)))?;
             run.history = Some(to);
         } else if !run.is_clean() {
             run.history = Some(ran.history);

@@ -12,7 +12,9 @@ use std::time::{Instant, SystemTime};
 use onepen_lock::gate::{Counters, Observer, Stand};
 use onepen_lock::holders::{self, Process, State, beside};
 
-use crate::files::Log;
+use crate::files::{Header, Log};
+use crate::named::regular;
+use crate::words::name;
 
 /// What was seen.
 pub struct Raw {
@@ -66,10 +68,11 @@ pub struct Member {
 /// When there is no database to look at, or this system does not show who holds
 /// a lock.
 pub fn look(database: &Path) -> Result<Raw, String> {
-    let about = |error: io::Error| format!("{}: {error}", database.display());
-    let file = fs::metadata(database).map_err(about)?;
-    if !file.is_file() {
-        return Err(format!("{}: is no regular file", database.display()));
+    let file = regular(database)?;
+    if let Err(error) = Header::read(database)
+        && error.kind() != io::ErrorKind::PermissionDenied
+    {
+        return Err(format!("{}: {error}", name(database)));
     }
     let seen = holders::look(database).map_err(|error| error.to_string())?;
     let mut unseen: Vec<String> = seen.unseen.iter().map(ToString::to_string).collect();

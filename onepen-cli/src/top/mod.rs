@@ -27,7 +27,7 @@ use self::order::Sort;
 use self::picture::Picture;
 use self::screen::{After, Screen};
 use self::watch::Watch;
-use crate::words::{duration, say};
+use crate::words::{complain, duration, name, say};
 
 /// How often a signal is looked for.
 const SIGNALS: Duration = Duration::from_millis(200);
@@ -60,16 +60,9 @@ pub struct Args {
 
 /// Runs the verb. 0: done; 2: could not look.
 pub fn run(args: &Args) -> ExitCode {
-    // A name with control characters in it would be the terminal's business.
-    let name: String = args
-        .database
-        .to_string_lossy()
-        .chars()
-        .map(|letter| if letter.is_control() { '?' } else { letter })
-        .collect();
     let mut source = Source {
         args,
-        watch: Watch::new(name),
+        watch: Watch::new(name(&args.database)),
     };
     let is_live = !args.once && !args.json && std::io::stdout().is_terminal();
     let done = if is_live {
@@ -80,7 +73,7 @@ pub fn run(args: &Args) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            eprintln!("onepen top: {why}");
+            complain("top", why);
             ExitCode::from(2)
         }
     }

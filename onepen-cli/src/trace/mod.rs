@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 
 use self::launch::Failure;
-use crate::words::printable;
+use crate::words::{complain, name, printable};
 
 /// What can be said to `onepen trace`.
 #[derive(clap::Args)]
@@ -60,13 +60,6 @@ pub enum Sort {
     Failed,
 }
 
-/// To standard error; where that cannot be written to either, the exit status is all
-/// that is left, and it is not spoilt by a panic.
-fn complain(why: &str) {
-    use std::io::Write as _;
-    let _ = writeln!(std::io::stderr(), "onepen trace: {}", printable(why));
-}
-
 /// Runs the command.
 pub fn run(args: &Args) -> ExitCode {
     // Opened before the program runs: a report that cannot be written is no use.
@@ -75,7 +68,7 @@ pub fn run(args: &Args) -> ExitCode {
         Some(path) => match std::fs::File::create(path) {
             Ok(file) => Some(file),
             Err(error) => {
-                complain(&format!("{}: {error}", path.display()));
+                complain("trace", format!("{}: {error}", name(path)));
                 return ExitCode::from(125);
             }
         },
@@ -83,7 +76,7 @@ pub fn run(args: &Args) -> ExitCode {
     let ran = match launch::run(&args.command) {
         Ok(ran) => ran,
         Err(Failure { code, why }) => {
-            complain(&why);
+            complain("trace", why);
             return ExitCode::from(code);
         }
     };
@@ -102,7 +95,7 @@ pub fn run(args: &Args) -> ExitCode {
         done.map_err(|error| error.to_string())
     });
     if let Err(why) = written {
-        complain(&format!("the report cannot be written: {why}"));
+        complain("trace", format!("the report cannot be written: {why}"));
     }
     ExitCode::from(code)
 }

@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use super::layout::LABEL;
+use crate::text::shows_as_itself;
 
 type Words = [AtomicU64; LABEL / 8];
 
@@ -46,14 +47,8 @@ pub(super) fn read(words: &Words, version: &AtomicU32) -> String {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(LABEL);
     String::from_utf8_lossy(&bytes[..end])
         .chars()
-        .map(|c| if shows_as_it_is(c) { c } else { '\u{fffd}' })
+        .map(|c| if shows_as_itself(c) { c } else { '\u{fffd}' })
         .collect()
-}
-
-/// Neither a control character nor one that turns the order of a line about.
-fn shows_as_it_is(c: char) -> bool {
-    !c.is_control()
-        && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

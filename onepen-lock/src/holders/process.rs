@@ -8,6 +8,8 @@
 use std::fmt;
 use std::io;
 
+use crate::text::in_one_line;
+
 /// What a process is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -202,21 +204,10 @@ fn looks_like_a_script(word: &[u8]) -> bool {
 
 /// A name that is safe to print: a process chooses its own.
 fn shown(name: &str) -> String {
-    let mut shown: String = name
-        .chars()
-        .take(LONGEST)
-        .map(|c| if is_printable(c) { c } else { '?' })
-        .collect();
-    if name.chars().nth(LONGEST).is_some() {
-        shown.push('…');
+    match name.char_indices().nth(LONGEST) {
+        Some((end, _)) => in_one_line(&name[..end]) + "…",
+        None => in_one_line(name),
     }
-    shown
-}
-
-/// Neither a control character nor one that reorders the line it stands in.
-fn is_printable(c: char) -> bool {
-    !c.is_control()
-        && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]
