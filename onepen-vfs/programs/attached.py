@@ -1,6 +1,7 @@
 """Two databases in each transaction, and half of the processes take them the
 other way round: read both, write both."""
 
+import itertools
 import os
 import sqlite3
 
@@ -17,7 +18,13 @@ new.close()
 connection = sqlite3.connect(path)
 connection.execute("ATTACH ? AS other", (second,))
 names = ["main", "other"]
-if os.getpid() % 2:
+for number in itertools.count():
+    try:
+        os.close(os.open(f"{path}.{number}", os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        continue
+    break
+if number % 2:
     names.reverse()
 
 

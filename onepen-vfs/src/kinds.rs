@@ -15,13 +15,13 @@
 //! *until that has cost others enough*: until its transactions, one after the other
 //! without a write, have kept the turn for
 //!
-//! - 64 ms, of a kind that never wrote,
+//! - 32 ms, of a kind that never wrote,
 //! - 500 ms, of a kind that once did, in a row since its last write.
 //!
 //! Each counts as long as the shortest of its kind (whoever was not scheduled for a
 //! while reads no longer for it), one sixteenth of a millisecond at least, and no more
 //! than an eighth, or of a kind that wrote a twentieth, of the whole. So a program that
-//! reads and writes at once is promoted although only one in a thousand of its
+//! reads and writes at once is promoted although only one in five hundred of its
 //! transactions writes; and one that reads for 10 ms each time only eight times.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -33,7 +33,7 @@ use crate::promotion::Will;
 const UNIT: Duration = Duration::from_nanos(62_500);
 
 /// So long may transactions of a kind keep the turn for nothing: if it never wrote,
-const UNKNOWN: u64 = 64 * 16;
+const UNKNOWN: u64 = 32 * 16;
 /// and if it did.
 const WROTE: u64 = 500 * 16;
 
@@ -300,9 +300,9 @@ mod tests {
         assert_eq!(Known::NOTHING.will(), Will::Perhaps);
         assert_eq!(wrote.will(), Will::Write);
         for (micros, unknown, once) in [
-            (0, 1024, 8000),
-            (100, 1024, 8000),
-            (1000, 64, 500),
+            (0, 512, 8000),
+            (100, 512, 8000),
+            (1000, 32, 500),
             (10_000, 8, 50),
             (17_000, 8, 30),
             (10_000_000, 8, 20),
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn a_kind_that_writes_again_begins_anew() {
         let kind = Kind::of(b"SELECT a_kind_of_this_test");
-        for _ in 0..1000 {
+        for _ in 0..500 {
             assert_eq!(kind.will(), Will::Perhaps);
             kind.only_read(Duration::ZERO);
         }

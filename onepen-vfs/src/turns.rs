@@ -2,6 +2,7 @@
 //!
 //! Safe to use from any thread: who sleeps here is not always inside of SQLite.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -9,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use onepen_lock::gate::{Gate, Seat, Waited};
 use onepen_lock::systems;
+
+use crate::promotion::Identity;
 
 /// How often it is looked whether somebody who does not queue has let the lock go.
 const LOOK: Duration = Duration::from_millis(1);
@@ -25,6 +28,8 @@ pub struct Turns {
     path: PathBuf,
     /// `None` inside: there is no place, and every turn is granted.
     seat: OnceLock<Option<Seat>>,
+    /// Which database it is.
+    identity: OnceLock<Option<Identity>>,
     /// It is our turn.
     turn: AtomicBool,
     /// Patience lost since the lock was last taken, in nanoseconds.
@@ -43,6 +48,7 @@ impl Turns {
         Self {
             path,
             seat: OnceLock::new(),
+            identity: OnceLock::new(),
             turn: AtomicBool::new(false),
             early: AtomicU64::new(0),
             refused: AtomicBool::new(false),
@@ -60,6 +66,15 @@ impl Turns {
     #[inline]
     pub fn is_seated(&self) -> bool {
         self.seat.get().is_some()
+    }
+
+    /// Which database it is, if it has a place at the gate.
+    pub fn identity(&self) -> Option<Identity> {
+        self.seat()?;
+        *self.identity.get_or_init(|| {
+            let found = self.path.metadata().ok()?;
+            Some((found.dev(), found.ino()))
+        })
     }
 
     fn join(&self) -> Option<Seat> {

@@ -338,3 +338,100 @@ for n in range(10):
         &[],
     );
 }
+
+const TWO_DATABASES: &str = "
+counter()
+def both():
+    c = connect()
+    c.execute('ATTACH ? AS other', (db + '-2',))
+    return c
+c = both()
+c.execute('PRAGMA other.journal_mode = wal')
+c.execute('CREATE TABLE other.t(id INTEGER PRIMARY KEY, v INTEGER)')
+c.execute('INSERT INTO other.t VALUES(1, 0)')
+c.close()
+def values():
+    return [both().execute(f'SELECT v FROM {name}.t').fetchone()[0] for name in ('main', 'other')]
+";
+
+#[test]
+fn two_attached_databases_in_opposite_orders_are_refused_to_nobody() {
+    python(
+        &format!(
+            "{TWO_DATABASES}
+def work(k):
+    c = both()
+    names = ('main', 'other') if k % 2 else ('other', 'main')
+    for n in range(150):
+        c.execute('BEGIN')
+        if n % 3:
+            seen = [c.execute(f'SELECT v FROM {{name}}.t').fetchone()[0] for name in names]
+            for name, v in zip(names, seen):
+                c.execute(f'UPDATE {{name}}.t SET v = ?', (v + 1,))
+        else:
+            for name in names: c.execute(f'UPDATE {{name}}.t SET v = v + 1')
+        c.execute('COMMIT')
+    return 'ok'
+all_ok(processes(4, work))
+assert values() == [600, 600], values()
+"
+        ),
+        &[],
+    );
+}
+
+/// Locks that are already had in opposite orders are a deadlock of SQLite's own, which
+/// nobody can undo for it: it ends with the busy timeout, as without us.
+#[test]
+fn locks_in_opposite_orders_end_with_a_refusal_and_not_never() {
+    python(
+        &format!(
+            "{TWO_DATABASES}
+have = threading.Barrier(2, timeout=60)
+def work(k):
+    c = both()
+    c.execute('PRAGMA busy_timeout = 300')
+    names = ('main', 'other') if k else ('other', 'main')
+    c.execute('BEGIN')
+    c.execute(f'UPDATE {{names[0]}}.t SET v = v + 1')
+    have.wait()
+    try: c.execute(f'UPDATE {{names[1]}}.t SET v = v + 1')
+    except sqlite3.OperationalError as e:
+        c.execute('ROLLBACK')
+        return str(e)
+    c.execute('COMMIT')
+    return 'ok'
+answers = threads(2, work)
+assert 'database is locked' in answers, answers
+done = answers.count('ok')
+assert values() == [done, done], (answers, values())
+"
+        ),
+        &[("ONEPEN_PROMOTE", "off")],
+    );
+}
+
+/// With one kind of transaction that goes on to the other database and one that does not,
+/// no turn of the other database is left behind.
+#[test]
+fn a_turn_of_a_database_that_a_transaction_never_came_to_is_given_back() {
+    python(
+        &format!(
+            "{TWO_DATABASES}
+one, two = both(), sqlite3.connect(db + '-2', timeout=0, isolation_level=None)
+for n in range(20):
+    one.execute('BEGIN')
+    one.execute('SELECT v FROM main.t').fetchone()
+    one.execute('UPDATE main.t SET v = v + 1')
+    one.execute('COMMIT')
+    two.execute('BEGIN IMMEDIATE'); two.execute('UPDATE t SET v = v + 1'); two.execute('COMMIT')
+    one.execute('BEGIN')
+    one.execute('SELECT v FROM main.t').fetchone()
+    one.execute('ROLLBACK')
+    two.execute('BEGIN IMMEDIATE'); two.execute('UPDATE t SET v = v + 1'); two.execute('COMMIT')
+assert values() == [20, 40], values()
+"
+        ),
+        &[],
+    );
+}

@@ -4,7 +4,7 @@
 //! Everything here asks SQLite, from within a call of SQLite: the connection's mutex is
 //! this thread's, and no statement comes or goes meanwhile.
 
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, c_int};
 use std::ptr::{null, null_mut};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::Open;
 use super::switches::Promote;
 use crate::kinds::Kind;
 use crate::promotion::Will;
-use crate::sqlite::{self, File};
+use crate::sqlite;
 use crate::waiting;
 
 /// So long a transaction waits for its turn of which it is not known that it writes.
@@ -38,7 +38,11 @@ impl Open {
             self.kind.set(None);
             return Will::Read; // a single statement takes the write lock at once
         }
-        match self.foresee_by_statement() {
+        let will = self.foresee_by_statement();
+        if self.has_attached() {
+            self.begins_with_others(will);
+        }
+        match will {
             Will::Write if self.kind.get().is_none() => Will::Read, // so does its first one
             Will::Write if self.promote.get() == Promote::Lock => Will::Write,
             Will::Write if self.looks_for_strangers() => Will::Turn,
@@ -78,6 +82,7 @@ impl Open {
             None => Will::Read, // SQLite reads the schema
         };
         self.kind.set(kind.filter(|_| !writes));
+        self.first_kind.set(kind);
         self.known.set(will == Will::Write);
         self.reads_since.set(None);
         will
@@ -99,13 +104,14 @@ impl Open {
 
     /// The turn is taken for a transaction that reads first.
     pub(super) fn reads_first(&self) {
-        let time = if self.known.get() {
-            READS
-        } else {
-            PERHAPS_READS
-        };
-        self.turns.reads_first(time);
+        self.reads_first_as(self.known.get());
         self.reads_since.set(Some(Instant::now()));
+    }
+
+    /// The same for a transaction that is `known` to write, or not.
+    pub(super) fn reads_first_as(&self, known: bool) {
+        let time = if known { READS } else { PERHAPS_READS };
+        self.turns.reads_first(time);
     }
 
     pub(super) fn text(&self, statement: *mut sqlite::Stmt) -> &[u8] {
@@ -182,48 +188,36 @@ impl Open {
             return true;
         }
         // One is open somewhere. Here?
-        for index in 0.. {
-            // SAFETY: as above.
-            let name = unsafe { (host.db_name)(db, index) };
-            if name.is_null() {
-                break;
+        let mut here = false;
+        self.files(|name, open| {
+            if std::ptr::eq(open, self) {
+                // SAFETY: as above; the name is SQLite's.
+                here = unsafe { (host.txn_state)(db, name) } != sqlite::TXN_NONE;
+                return true;
             }
-            let mut file: *mut File = null_mut();
-            // SAFETY: this file control stores a pointer.
-            unsafe {
-                (host.file_control)(
-                    db,
-                    name,
-                    sqlite::FCNTL_FILE_POINTER,
-                    (&raw mut file).cast::<c_void>(),
-                );
-            }
-            let ours = !file.is_null() && {
-                // SAFETY: a file of the connection, which is open.
-                let methods = unsafe { (*file).methods };
-                std::ptr::eq(methods, &raw const self.methods)
-            };
-            if ours {
-                // SAFETY: as above.
-                return unsafe { (host.txn_state)(db, name) } == sqlite::TXN_NONE;
-            }
-        }
-        false
+            false
+        });
+        !here
     }
 
     /// Calls the connection's busy handler, as SQLite does when a lock is refused.
     pub(super) fn wait(&self, rc: c_int, since: Instant) -> bool {
+        self.wait_for(self, rc, since)
+    }
+
+    /// The same for the turn of another file of the connection.
+    pub(super) fn wait_for(&self, open: &Self, rc: c_int, since: Instant) -> bool {
         let patient = matches!(rc & 0xff, sqlite::OK | sqlite::BUSY)
             && (self.known.get() || since.elapsed() < PERHAPS_WAITS)
             && self.has_no_other_transaction();
         let again = patient
             && self.busy.get().is_some_and(|busy| {
-                waiting::refused(&self.turns);
+                waiting::refused(&open.turns);
                 // SAFETY: SQLite said that this may be called so.
                 unsafe { (busy.handler)(busy.argument) != 0 }
             });
         if !again {
-            self.turns.leave();
+            open.turns.leave();
             waiting::over();
         }
         again

@@ -68,6 +68,9 @@ impl Open {
         } else if will == Will::Read {
             return false;
         }
+        if !alone && self.has_attached() {
+            self.begins_with_others(will);
+        }
         self.turns.seat();
         let since = Instant::now();
         while !self.turns.try_take_or_poll() {
@@ -110,6 +113,9 @@ impl Open {
         }
         if wrote || ends && !self.again.get() {
             self.turns.pass_on(u64::from(wrote));
+        }
+        if ends && !self.again.get() {
+            self.ends_with_others();
         }
         rc
     }

@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::ManuallyDrop;
 use std::ptr::null;
 
-use super::{Busy, Open, Wrapped, parts};
+use super::{Busy, Open, Wrapped, below, parts};
 use crate::guard::guard;
 use crate::sqlite::{self, Db, File, IoMethods};
 
@@ -63,6 +63,18 @@ pub(super) fn methods(model: &IoMethods) -> IoMethods {
     }
 }
 
+/// Whether these are the methods of a file of ours. (Another copy of this library has
+/// functions of its own.)
+///
+/// # Safety
+/// Has to be null or methods of a file that is open.
+pub(super) unsafe fn is_ours(methods: *const IoMethods) -> bool {
+    // SAFETY: not null, so methods.
+    !methods.is_null()
+        && unsafe { (*methods).close }
+            .is_some_and(|its| its as *const c_void == close as *const c_void)
+}
+
 /// A call of the file below with the same arguments.
 macro_rules! below {
     ($($name:ident($($argument:ident: $type:ty),*) $(-> $answer:ty, $none:expr)?;)*) => {$(
@@ -70,7 +82,7 @@ macro_rules! below {
             // SAFETY: SQLite calls it with a file of ours that is open and with
             // arguments for this very method, which the file below takes as well.
             unsafe {
-                let below = parts(file).below;
+                let below = below(file);
                 match (*(*below).methods).$name {
                     Some(method) => method(below, $($argument),*),
                     None => { $($none)? }

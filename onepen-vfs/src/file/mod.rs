@@ -8,6 +8,7 @@
 //! | `methods` | the table of methods that SQLite calls, and what it tells by file controls |
 //! | `shm` | locks of write-ahead mode: drives the machine of [`crate::promotion`] |
 //! | `journal` | locks of a rollback journal |
+//! | `others` | several databases in one transaction |
 //! | `foresee` | which transaction begins, by the statement that runs |
 //! | `wal_index` | what the header of the wal-index says |
 //! | `switches` | URI parameters, PRAGMAs and environment |
@@ -15,6 +16,7 @@
 mod foresee;
 mod journal;
 mod methods;
+mod others;
 mod shm;
 mod switches;
 mod wal_index;
@@ -66,6 +68,12 @@ struct Open {
     kinds: Cell<Lately>,
     /// What was foreseen on the short way, which was none.
     foreseen: Cell<Option<Will>>,
+    /// The kind of the explicit transaction that begins, whether it writes at once or not.
+    first_kind: Cell<Option<Kind>>,
+    /// The same, from its first read to its end, on a connection with several databases.
+    several: Cell<Option<Kind>>,
+    /// It went on to another one.
+    went_on: Cell<bool>,
     /// When the transaction that reads first got its turn.
     reads_since: Cell<Option<Instant>>,
     commits: Cell<u64>,
@@ -102,6 +110,17 @@ unsafe fn parts<'a>(file: *mut File) -> &'a Open {
     unsafe { &*(*file.cast::<Wrapped>()).open }
 }
 
+/// The file below a file of ours: it follows it in memory.
+///
+/// # Safety
+/// `file` has to be one that SQLite gave to [`open`].
+#[inline]
+unsafe fn below(file: *mut File) -> *mut File {
+    // SAFETY: SQLite gives as many bytes as our `file_size` says, and this is where
+    // those of a `Wrapped` end.
+    unsafe { file.cast::<Wrapped>().add(1).cast() }
+}
+
 /// `xOpen`.
 pub unsafe extern "C" fn open(
     vfs: *mut Vfs,
@@ -121,9 +140,8 @@ pub unsafe extern "C" fn open(
         return unsafe { open_below(served.below, name, file, flags, out_flags) };
     }
     let wrapped = file.cast::<Wrapped>();
-    // SAFETY: SQLite gives as many bytes as our `file_size` says, and this is where
-    // those of a `Wrapped` end.
-    let below = unsafe { wrapped.add(1) }.cast::<File>();
+    // SAFETY: it is.
+    let below = unsafe { below(file) };
     // SAFETY: as above.
     unsafe {
         (*file).methods = null();
@@ -198,6 +216,9 @@ impl Open {
             kind: Cell::new(None),
             kinds: Cell::default(),
             foreseen: Cell::new(None),
+            first_kind: Cell::new(None),
+            several: Cell::new(None),
+            went_on: Cell::new(false),
             reads_since: Cell::new(None),
             commits: Cell::new(0),
             checkpoint_at: Cell::new(CHECKPOINT_AT),

@@ -51,11 +51,16 @@ impl Open {
             Some(Call::UnlockWrite) => self.unlock_write_at_once(pass),
             _ => None,
         };
-        match (at_once, call) {
+        let rc = match (at_once, call) {
             (Some(rc), _) => rc,
             (None, Some(call)) => self.drive(call, pass),
             (None, None) => pass(),
+        };
+        let machine = self.machine.get();
+        if self.several.get().is_some() && machine.stage() == Stage::Idle && !machine.again() {
+            self.ends_with_others();
         }
+        rc
     }
 
     /// A transaction that is not expected to write.
@@ -116,7 +121,8 @@ impl Open {
         if flags & sqlite::SHM_LOCK != 0 {
             self.reads_at_once().then(|| self.read_at_once(pass))
         } else {
-            (self.machine.get().may_end_at_once() && !self.turns.has_turn()).then(|| {
+            let alone = !self.turns.has_turn() && self.several.get().is_none();
+            (alone && self.machine.get().may_end_at_once()).then(|| {
                 let rc = pass();
                 // There is no turn to pass on.
                 if self.change(Machine::short_unlock_read) {

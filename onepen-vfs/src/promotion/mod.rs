@@ -54,8 +54,10 @@
 //!   ([`Machine::again`]), which is an order and not a lock.
 
 mod machine;
+mod several;
 
 pub use machine::Machine;
+pub use several::{Identity, Next, Several};
 
 /// What the core asks of `xShmLock`. Everything else it may ask (marks of readers,
 /// which are exclusive; recovery's ranges; shared looks) is none of the machine's
