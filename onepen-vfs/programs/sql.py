@@ -1,9 +1,9 @@
-"""A single process's SQL, in slices, as it is and with the extension by turns: two
-databases, one opened through `vfs=unix` and one through `vfs=onepen`, everything else the
-same process. Each line of standard input names the way, a part and how often to run it;
-the answer is the seconds it took.
+"""A single process's SQL, in slices. Each line of standard input names a part and how
+often to run it; the answer is the seconds it took.
 
-`first=stock|extension`: which is opened first.
+`first=stock|extension`: as it is and with the extension by turns. Two databases, one
+opened through `vfs=unix` and one through `vfs=onepen`, everything else the same process;
+each line begins with the way, and this says which is opened first.
 """
 
 import sqlite3
@@ -16,8 +16,11 @@ path, given = options()
 
 
 def opened(way):
-    vfs = {"stock": "unix", "extension": "onepen"}[way]
-    connection = sqlite3.connect(f"file:{path}-{way}?vfs={vfs}", uri=True, isolation_level=None)
+    name = f"file:{path}"
+    if way:
+        vfs = {"stock": "unix", "extension": "onepen"}[way]
+        name += f"-{way}?vfs={vfs}"
+    connection = sqlite3.connect(name, uri=True, isolation_level=None)
     run = connection.execute
     run("PRAGMA journal_mode = WAL")
     run("PRAGMA synchronous = NORMAL")
@@ -69,14 +72,16 @@ PARTS = {
     part.__name__: part
     for part in (autocommit_writes, autocommit_reads, transactions, bulk, queries)
 }
-ways = ["stock", "extension"]
-if given["first"] == "extension":
-    ways.reverse()
+ways = [""]
+if "first" in given:
+    ways = ["stock", "extension"]
+    if given["first"] == "extension":
+        ways.reverse()
 RUNS = {way: opened(way) for way in ways}
 print("ready", flush=True)
 for line in sys.stdin:
-    way, name, times = line.split()
-    run, part = RUNS[way], PARTS[name]
+    *way, name, times = line.split()
+    run, part = RUNS["".join(way)], PARTS[name]
     began = time.perf_counter()
     part(run, int(times))
     print(time.perf_counter() - began, flush=True)

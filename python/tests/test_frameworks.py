@@ -212,7 +212,8 @@ def test_sqlalchemys_isolation_levels(counter: str) -> None:
     sqlalchemy = pytest.importorskip("sqlalchemy")
     from conftest import is_locked
 
-    engine = sqlalchemy.create_engine(f"sqlite+onepen:///{counter}")
+    # SQLAlchemy 1.4 without `future` begins nothing by itself: only `engine.begin()` does.
+    engine = sqlalchemy.create_engine(f"sqlite+onepen:///{counter}", future=True)
     text = sqlalchemy.text
     with engine.connect() as db:
         assert db.default_isolation_level == "IMMEDIATE"

@@ -16,6 +16,7 @@ from typing import Any
 
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine.url import URL
+from sqlalchemy.exc import ArgumentError
 
 import onepen
 
@@ -39,6 +40,9 @@ class Dialect(SQLiteDialect_pysqlite):
         return dbapi_connection.isolation_level or "AUTOCOMMIT"
 
     def set_isolation_level(self, dbapi_connection: Any, level: str) -> None:
+        levels = self.get_isolation_level_values(dbapi_connection)
+        if level not in levels:  # SQLAlchemy 1.4 does not ask for them
+            raise ArgumentError(f"{level!r} is no isolation level. Valid are {', '.join(levels)}")
         dbapi_connection.isolation_level = {"AUTOCOMMIT": None, "SERIALIZABLE": "IMMEDIATE"}.get(
             level, level
         )

@@ -10,14 +10,14 @@
 use serde_json::json;
 
 use super::place::Place;
+use super::slices::{self, Part};
 use super::worker::Worker;
 use super::{Failure, Options, Told, Way, median};
 
 pub const NAME: &str = "idle cost, one process";
 
 const MUST: f64 = 1.02;
-/// Seconds of one slice, about.
-const SLICE: f64 = 0.015;
+const WAYS: [Way; 2] = [Way::Stock, Way::Extension];
 const PARTS: &[&str] = &[
     "autocommit_writes",
     "autocommit_reads",
@@ -29,29 +29,27 @@ const PARTS: &[&str] = &[
 pub fn measure(place: &Place, options: &Options) -> Result<Told, Failure> {
     let (processes, pairs) = if options.quick { (2, 10) } else { (30, 8) };
     // Of each part, of each process: the ratio, and both times of a slice.
-    let mut found = vec![Vec::new(); PARTS.len()];
+    let mut found: Vec<Vec<Part>> = PARTS.iter().map(|_| Vec::new()).collect();
     for process in 0..processes {
-        let ways = if process % 2 == 0 {
-            [Way::Stock, Way::Extension]
-        } else {
-            [Way::Extension, Way::Stock]
-        };
         let run = place.run_in("wal", "idle")?;
         let mut command = place.program("sql.py", Way::Extension);
         command
             .arg(run.database())
-            .arg(format!("first={}", ways[0].name()));
+            .arg(format!("first={}", WAYS[process % 2].name()));
         let mut worker = Worker::start(&mut command)?;
         worker.hear_ready()?;
         for (part, found) in PARTS.iter().zip(&mut found) {
-            found.push(one(&mut worker, part, pairs, ways)?);
+            found.push(slices::measure(part, pairs, |way, times| {
+                worker.tell(&format!("{} {part} {times}", WAYS[way].name()))?;
+                Ok(worker.hear()?.parse()?)
+            })?);
         }
     }
     let (mut lines, mut measured, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for (part, found) in PARTS.iter().zip(&found) {
-        let of = |what: fn(&Measured) -> f64| found.iter().map(what).collect::<Vec<_>>();
+        let of = |what: fn(&Part) -> f64| found.iter().map(what).collect::<Vec<_>>();
         let ratio = median(of(|one| one.ratio));
-        let [stock, extension] = [median(of(|one| one.stock)), median(of(|one| one.extension))];
+        let [stock, extension] = [median(of(|one| one.ms[0])), median(of(|one| one.ms[1]))];
         let each = of(|one| one.ratio);
         let least = each.iter().copied().fold(f64::INFINITY, f64::min);
         let most = each.iter().copied().fold(0.0, f64::max);
@@ -81,46 +79,5 @@ pub fn measure(place: &Place, options: &Options) -> Result<Told, Failure> {
         lines,
         failures,
         json: json!({ "parts": measured, "all": all }),
-    })
-}
-
-/// Medians of one part in one process, times in milliseconds.
-#[derive(Clone, Copy)]
-struct Measured {
-    ratio: f64,
-    stock: f64,
-    extension: f64,
-}
-
-fn one(worker: &mut Worker, part: &str, pairs: usize, ways: [Way; 2]) -> Result<Measured, Failure> {
-    let mut slice = |way: Way, times: u64| -> Result<f64, Failure> {
-        worker.tell(&format!("{} {part} {times}", way.name()))?;
-        Ok(worker.hear()?.parse()?)
-    };
-    let mut times = 1;
-    // Once around unmeasured, and as many as fill a slice.
-    loop {
-        let seconds = slice(Way::Stock, times)?;
-        slice(Way::Extension, times)?;
-        if seconds >= SLICE / 2.0 {
-            break;
-        }
-        times *= 2;
-    }
-    let mut took = [Vec::new(), Vec::new()];
-    for pair in 0..pairs {
-        let mut order = ways;
-        if pair % 2 == 1 {
-            order.reverse();
-        }
-        for way in order {
-            took[way as usize].push(slice(way, times)?);
-        }
-    }
-    let pairs = took[1].iter().zip(&took[0]);
-    Ok(Measured {
-        ratio: median(pairs.map(|(ours, stock)| ours / stock).collect()),
-        stock: median(took[0].clone()) * 1000.0,
-        extension: median(took[1].clone()) * 1000.0,
     })
 }

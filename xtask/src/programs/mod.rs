@@ -10,7 +10,9 @@ mod counted;
 mod idle;
 mod kills;
 mod place;
+mod slices;
 mod timed;
+mod traced;
 mod worker;
 
 use std::path::PathBuf;
@@ -127,6 +129,9 @@ pub fn main(words: Vec<String>) -> Result<(), Failure> {
     }
     if options.wants(idle::NAME) && !options.stock {
         tell(idle::measure(&place, &options)?);
+    }
+    if options.wants(traced::NAME) {
+        tell(traced::measure(&place, &options)?);
     }
     if options.wants(kills::NAME) {
         tell(kills::measure(&place, &options)?);

@@ -184,15 +184,21 @@ fn stamped(file: &Path, stamp: &str, act: impl Fn() -> Result<(), Failure>) -> R
 }
 
 fn build() -> Result<PathBuf, Failure> {
+    built("onepen-vfs", &[], "libonepen_vfs.so")
+}
+
+/// Builds a part of a package as it is released; where it lies then.
+pub fn built(package: &str, part: &[&str], file: &str) -> Result<PathBuf, Failure> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build
         .current_dir(root())
-        .args(["build", "--release", "-p", "onepen-vfs"]);
+        .args(["build", "--release", "-p", package])
+        .args(part);
     done(&mut build)?;
     let target = std::env::var_os("CARGO_TARGET_DIR");
     let target = target.map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(target.join("release/libonepen_vfs.so").canonicalize()?)
+    Ok(target.join("release").join(file).canonicalize()?)
 }
 
 fn programs() -> PathBuf {
