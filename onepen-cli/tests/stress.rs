@@ -161,3 +161,33 @@ fn wrong_usage_of_stress_is_2_and_says_why() {
         assert_eq!(ran.stdout, "", "{arguments:?}");
     }
 }
+
+#[test]
+fn the_first_ctrl_c_ends_the_run_and_the_report_says_what_did_not_run() {
+    use std::io::{BufRead, BufReader, Read};
+    use std::process::{Command, Stdio};
+
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_onepen"))
+        .args(["stress", "--duration", "1min", "--workload", "bank,counter"])
+        .arg("--dir")
+        .arg(dir.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    errors.read_line(&mut line).unwrap();
+    assert!(line.contains("Scratch database"), "{line}");
+    let pid = child.id().to_string();
+    let interrupted = Command::new("kill").args(["-INT", &pid]).status();
+    assert!(interrupted.unwrap().success());
+    let mut said = String::new();
+    let mut output = child.stdout.take().unwrap();
+    output.read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{said}");
+    assert!(said.contains("Interrupted"), "{said}");
+    assert!(said.contains("Not begun: counter."), "{said}");
+    assert!(is_empty(dir.path()), "{said}");
+}

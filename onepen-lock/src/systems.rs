@@ -42,8 +42,13 @@ pub fn unfit(path: &Path) -> io::Result<Option<String>> {
     let device = std::fs::metadata(path)?.dev();
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let name = mount_type(&mounts, major, minor).unwrap_or("fuse");
-    Ok((!is_local_fuse(name)).then(|| format!("{name} (FUSE)")))
+    Ok(unfit_fuse(&mounts, major, minor))
+}
+
+#[cfg(target_os = "linux")]
+fn unfit_fuse(mounts: &str, major: u32, minor: u32) -> Option<String> {
+    let name = mount_type(mounts, major, minor).unwrap_or("fuse");
+    (!is_local_fuse(name)).then(|| format!("{name} (FUSE)"))
 }
 
 /// Whether `path` lies on the kernel's overlayfs, as the files of a container do:
@@ -163,18 +168,35 @@ fn mount_type(mountinfo: &str, major: u32, minor: u32) -> Option<&str> {
 mod tests {
     use super::*;
 
+    /// By the numbers that the kernel's header, or coreutils, spells so.
     #[test]
     fn network_and_virtual_machine_file_systems_have_their_names() {
+        let text = |text: &[u8; 4]| u32::from_be_bytes(*text);
         for (magic, name) in [
             (0x6969, "NFS"),
-            (0xff53_4d42, "CIFS"),
-            (0xfe53_4d42, "SMB2"),
-            (0x0102_1997, "9p"),
+            (0x517b, "SMB"),
+            (0xff00_0000 | text(b"\0SMB"), "CIFS"),
+            (0xfe00_0000 | text(b"\0SMB"), "SMB2"),
+            (0x564c, "NCP"),
+            (text(b"SFAO"), "AFS"),
+            (text(b"kAFS"), "AFS"),
+            (text(b"surE"), "Coda"),
             (0x00c3_6400, "CephFS"),
             (0x0bd0_0bd0, "Lustre"),
+            (0x1983_0326, "BeeGFS"),
+            (0x2003_0528, "OrangeFS"),
+            (0xaad7_aaea, "PanFS"),
+            (text(b"GPFS"), "GPFS"),
+            (0x0131_11a8, "IBRIX"),
             (0x0116_1970, "GFS2"),
-            (0x7461_636f, "OCFS2"),
-            (0x786f_4256, "vboxsf"),
+            (text(b"taco"), "OCFS2"),
+            (text(b"acfs"), "ACFS"),
+            (0xbeef_dead, "SNFS"),
+            (0x0102_1997, "9p"),
+            (text(b"xoBV"), "vboxsf"),
+            (text(b"||fs"), "prl_fs"),
+            (0xbacb_acbc, "vmhgfs"),
+            (text(b"SFHF"), "wslfs"),
         ] {
             assert_eq!(by_magic(magic), Some(name));
         }
@@ -204,6 +226,26 @@ mod tests {
         for far in ["virtiofs", "fuse.sshfs", "fuse.rclone", "fuse", "fuse.new"] {
             assert!(!is_local_fuse(far), "{far}");
         }
+    }
+
+    #[test]
+    fn a_fuse_file_system_is_named_by_its_mount_or_refused_without_a_name() {
+        let mounts = "\
+23 22 0:51 / /far rw - fuse.sshfs me@far:/ rw\n\
+24 22 0:52 / /secret rw - fuse.gocryptfs secret rw\n";
+        let unfit = |minor| unfit_fuse(mounts, 0, minor);
+        assert_eq!(unfit(51).as_deref(), Some("fuse.sshfs (FUSE)"));
+        assert_eq!(unfit(52), None);
+        assert_eq!(unfit(53).as_deref(), Some("fuse (FUSE)"));
+    }
+
+    #[test]
+    fn what_the_system_says_of_a_path_is_what_is_told() {
+        assert_eq!(name(Path::new("/proc")).as_deref(), Some("proc"));
+        assert_eq!(name(Path::new("/surely/not/there")), None);
+        assert_eq!(unfit(Path::new("/proc")).unwrap(), None);
+        assert!(!is_overlay(Path::new("/proc")).unwrap());
+        assert!(is_overlay(Path::new("/surely/not/there")).is_err());
     }
 
     #[test]

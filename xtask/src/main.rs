@@ -8,6 +8,7 @@ mod planted;
 mod programs;
 mod proof;
 mod published;
+mod sources;
 
 const USAGE: &str = "\
 usage: cargo xtask <verb> [options]

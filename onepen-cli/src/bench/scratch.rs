@@ -35,7 +35,7 @@ impl Scratch {
         let dir = match wanted {
             Some(parent) => make(parent).map_err(|error| {
                 format!(
-                    "cannot make a scratch directory in {}: {error}",
+                    "cannot make a scratch directory in {}: {error}; choose another place with --dir",
                     name(parent)
                 )
             })?,

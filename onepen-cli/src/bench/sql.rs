@@ -92,8 +92,11 @@ impl Fault {
             },
             Self::Pool(_) => "pool timeout".to_owned(),
             Self::Onepen(error) => match error.sqlite() {
-                Some(sqlite) => sqlite_class(sqlite),
-                None => format!("onepen {:?}", error.kind()),
+                // What it waited for in vain is only the source of that.
+                Some(sqlite) if error.kind() != onepen::ErrorKind::DeadlineExceeded => {
+                    sqlite_class(sqlite)
+                }
+                _ => format!("onepen {:?}", error.kind()),
             },
             Self::Torn(_) => "torn read".to_owned(),
             Self::Workload(_) => "workload".to_owned(),

@@ -412,7 +412,7 @@ fn gather(
         history.write_to(&mut to)?;
         std::io::Write::flush(&mut to)
     };
-    write().map_err(|error| format!("cannot write {}: {error}", file.display()))?;
+    write().map_err(|error| super::cannot_write(&file, &error))?;
     Ok(file)
 }
 

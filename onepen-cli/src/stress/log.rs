@@ -7,7 +7,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -17,6 +17,7 @@ use super::deeds::{Deed, Done};
 
 /// The log of one worker process.
 pub struct Log {
+    path: PathBuf,
     file: Mutex<File>,
     answered: AtomicU64,
 }
@@ -28,8 +29,9 @@ impl Log {
             .append(true)
             .create_new(true)
             .open(path)
-            .map_err(|error| format!("cannot write the log {}: {error}", path.display()))?;
+            .map_err(|error| super::cannot_write(path, &error))?;
         Ok(Self {
+            path: path.to_owned(),
             file: Mutex::new(file),
             answered: AtomicU64::new(0),
         })
@@ -89,7 +91,7 @@ impl Log {
         // One after the other, so that only the last line can be cut.
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.write_all(line.as_bytes())
-            .map_err(|error| format!("cannot write the log: {error}"))
+            .map_err(|error| super::cannot_write(&self.path, &error))
     }
 }
 

@@ -66,6 +66,19 @@ pub fn run(args: &Args) -> ExitCode {
     })
 }
 
+/// What is recorded lies beside the scratch database, on the disk that matters to the
+/// user; and needs room.
+fn cannot_write(path: &Path, error: &std::io::Error) -> String {
+    let full = match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            "; what is recorded lies beside the scratch database: run for a shorter time \
+             (--duration), or choose a disk with more room (--dir)"
+        }
+        _ => "",
+    };
+    format!("cannot write {}: {error}{full}", name(path))
+}
+
 fn read(path: &Path) -> Result<History, String> {
     let cannot = |error: &dyn std::fmt::Display| format!("cannot read {}: {error}", name(path));
     let file = fs::File::open(path).map_err(|error| cannot(&error))?;
@@ -80,6 +93,7 @@ fn report(runs: Vec<Run>) -> Report {
         seed: None,
         file_system: None,
         interrupted: false,
+        not_run: Vec::new(),
         is_clean: runs.iter().all(Run::is_clean),
         runs,
     }
@@ -174,8 +188,7 @@ fn all(args: &Args, plan: &Plan, scratch: &Scratch, progress: &Progress) -> Resu
         run.violations = ran.figures.violations;
         if let Some(kept) = &args.history {
             let to = kept.join(format!("{}.history", workload.name()));
-            fs::copy(&ran.history, &to)
-                .map_err(|error| format!("cannot write {}: {error}", name(&to)))?;
+            fs::copy(&ran.history, &to).map_err(|error| cannot_write(&to, &error))?;
             run.history = Some(to);
         } else if !run.is_clean() {
             run.history = Some(ran.history);
@@ -190,6 +203,9 @@ fn all(args: &Args, plan: &Plan, scratch: &Scratch, progress: &Progress) -> Resu
         seed: Some(plan.seed),
         file_system: Some(scratch.file_system().to_owned()),
         interrupted,
+        not_run: (plan.workloads.iter().skip(runs.len()))
+            .map(|workload| workload.name().to_owned())
+            .collect(),
         ..report(runs)
     })
 }

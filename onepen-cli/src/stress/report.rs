@@ -20,6 +20,8 @@ pub struct Report {
     pub seed: Option<u64>,
     pub file_system: Option<String>,
     pub interrupted: bool,
+    /// Workloads that were asked for, and were not begun.
+    pub not_run: Vec<String>,
     pub is_clean: bool,
     pub runs: Vec<Run>,
 }
@@ -211,6 +213,16 @@ impl Report {
                     history.display()
                 )?;
             }
+        }
+        if self.interrupted {
+            let not_run = match &*self.not_run {
+                [] => String::new(),
+                names => format!(" Not begun: {}.", names.join(", ")),
+            };
+            writeln!(
+                text,
+                "\nInterrupted: what ran until then was checked.{not_run}"
+            )?;
         }
         let transactions = grouped(sum(|run| run.transactions as u64));
         let operations = grouped(sum(|run| run.operations as u64));

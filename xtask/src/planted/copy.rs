@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::Bug;
 use crate::models::Failure;
-
-/// The library and what it stands on.
-pub(crate) const PACKAGES: [&str; 2] = ["onepen-lock", "onepen"];
+use crate::sources::PACKAGES;
 
 /// A workspace with nothing but the library in it.
 pub(crate) struct Copy {

@@ -10,7 +10,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::Bug;
-use super::copy::PACKAGES;
 use crate::models::Failure;
 
 pub(super) struct Done {
@@ -23,12 +22,7 @@ pub(super) struct Done {
 impl Done {
     /// What is remembered in the file at `path` of the sources in `root`.
     pub(super) fn of(root: &Path, path: PathBuf) -> Result<Self, Failure> {
-        let mut hash = DefaultHasher::new();
-        std::fs::read(root.join("Cargo.lock"))?.hash(&mut hash);
-        for package in PACKAGES {
-            add(&root.join(package), &mut hash)?;
-        }
-        let sources = hash.finish();
+        let sources = crate::sources::number(root)?;
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         let prefix = format!("{sources:016x} ");
         let noticed = text
@@ -67,22 +61,6 @@ fn key(bug: &Bug) -> u64 {
     let mut hash = DefaultHasher::new();
     (bug.what, bug.file, bug.changes, bug.by).hash(&mut hash);
     hash.finish()
-}
-
-/// All files below, in an order of their own.
-fn add(directory: &Path, hash: &mut DefaultHasher) -> Result<(), Failure> {
-    let entries: Result<Vec<_>, _> = std::fs::read_dir(directory)?.collect();
-    let mut paths: Vec<_> = entries?.into_iter().map(|entry| entry.path()).collect();
-    paths.sort();
-    for path in paths {
-        path.file_name().hash(hash);
-        if path.is_dir() {
-            add(&path, hash)?;
-        } else {
-            std::fs::read(&path)?.hash(hash);
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

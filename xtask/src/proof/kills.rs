@@ -1,34 +1,124 @@
 //! Programs that are killed, at every point and at any time: the tests of
 //! `onepen/tests/kills` and of the gate's steps, with every system call and as
 //! many cycles as asked for.
+//!
+//! Many cycles are run a thousand at a time, each thousand with a seed of its own;
+//! what each found is remembered for these very sources, so that a run that was
+//! broken off goes on (`--anew` forgets it).
+
+use std::io::Write;
+use std::path::PathBuf;
 
 use super::tests::figures;
-use super::{Ask, Failure, Figures, Strength};
+use super::{Ask, Failure, Figures, Strength, root};
+
+/// Cycles that are run together.
+const TOGETHER: u64 = 1000;
+
+/// The test of those that are killed at any time.
+const RANDOM: &str = "random::processes_killed_at_any_time";
 
 /// Runs them.
 pub fn run(ask: &Ask) -> Result<Figures, Failure> {
+    let mut ask = ask.clone();
+    let words = ask.words.len();
+    ask.words.retain(|word| word != "--anew");
+    let anew = ask.words.len() < words;
     let [cycles, deed] = ask.own_words(["--cycles", "--deed"])?;
-    let cycles = match (cycles, ask.strength) {
-        (Some(cycles), _) => cycles,
-        (None, Strength::Quick) => "200".to_owned(),
-        (None, Strength::Usual) => "2000".to_owned(),
-        (None, Strength::Long) => "20000".to_owned(),
+    let cycles: u64 = match (cycles, ask.strength) {
+        (Some(cycles), _) => cycles
+            .parse()
+            .map_err(|_| format!("--cycles {cycles}: not a number"))?,
+        (None, Strength::Quick) => 200,
+        (None, Strength::Usual) => 2000,
+        (None, Strength::Long) => 20_000,
     };
     let stride = match ask.strength {
         Strength::Quick => "11",
         _ => "1",
     };
-    let seed = ask.seed.unwrap_or(1).to_string();
     let deed = deed.unwrap_or_default();
     let steps = ["-p", "onepen-lock", "--test", "gate", "steps::"];
-    let points = ["-p", "onepen", "--test", "kills"];
-    let mut all = figures(&steps, &[])?;
-    let environment = [
-        ("ONEPEN_KILL_STRIDE", stride),
-        ("ONEPEN_KILL_DEED", &*deed),
-        ("ONEPEN_CYCLES", &*cycles),
-        ("ONEPEN_SEED", &*seed),
-    ];
-    all.0.extend(figures(&points, &environment)?.0);
-    Ok(all)
+    let points = ["-p", "onepen", "--test", "kills", "--", "--skip", RANDOM];
+    let mut all = figures(&steps, &[])?.0;
+    let environment = [("ONEPEN_KILL_STRIDE", stride), ("ONEPEN_KILL_DEED", &*deed)];
+    all.extend(figures(&points, &environment)?.0);
+    let mut memory = Memory::of(anew)?;
+    let first = ask.seed.unwrap_or(1);
+    let mut sums: Vec<(String, u64)> = Vec::new();
+    let mut left = cycles;
+    for seed in first.. {
+        let now = left.min(TOGETHER);
+        if now == 0 {
+            break;
+        }
+        left -= now;
+        for (what, number) in memory.thousand(seed, now)? {
+            match sums.iter_mut().find(|(known, _)| *known == what) {
+                Some((_, sum)) => *sum += number,
+                None => sums.push((what, number)),
+            }
+        }
+    }
+    let named = |(what, sum): (String, u64)| (&*what.leak(), sum.to_string());
+    all.extend(sums.into_iter().map(named));
+    Ok(Figures(all))
+}
+
+/// What was found in cycles that were run before: a line for each figure.
+struct Memory {
+    path: PathBuf,
+    sources: u64,
+    text: String,
+}
+
+impl Memory {
+    fn of(anew: bool) -> Result<Self, Failure> {
+        let directory = root().join("target").join("proof");
+        std::fs::create_dir_all(&directory)?;
+        let path = directory.join("kills");
+        let text = match anew {
+            true => String::new(),
+            false => std::fs::read_to_string(&path).unwrap_or_default(),
+        };
+        Ok(Self {
+            sources: crate::sources::number(&root())?,
+            path,
+            text,
+        })
+    }
+
+    /// So many cycles with this seed; from the memory, or run.
+    fn thousand(&mut self, seed: u64, cycles: u64) -> Result<Vec<(String, u64)>, Failure> {
+        let prefix = format!("{:016x} {seed} {cycles} ", self.sources);
+        let known: Vec<_> = self
+            .text
+            .lines()
+            .filter_map(|line| line.strip_prefix(&*prefix)?.split_once(' '))
+            .filter_map(|(number, what)| Some((what.to_owned(), number.parse().ok()?)))
+            .collect();
+        if !known.is_empty() {
+            println!("   seed {seed}: {cycles} cycles were run before");
+            return Ok(known);
+        }
+        let tests = ["-p", "onepen", "--test", "kills", "--", RANDOM];
+        let environment = [
+            ("ONEPEN_CYCLES", &*cycles.to_string()),
+            ("ONEPEN_SEED", &*seed.to_string()),
+        ];
+        let found: Result<Vec<_>, Failure> = figures(&tests, &environment)?
+            .0
+            .into_iter()
+            .map(|(what, number)| Ok((what.to_owned(), number.parse()?)))
+            .collect();
+        let found = found?;
+        let mut file = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&self.path)?;
+        for (what, number) in &found {
+            writeln!(file, "{prefix}{number} {what}")?;
+        }
+        Ok(found)
+    }
 }

@@ -71,7 +71,7 @@ const INSTRUMENTS: &[Instrument] = &[
     Instrument {
         verb: "kills",
         watches: "what kill -9 leaves, at every point and at any time",
-        words: "--cycles N · --deed NAME",
+        words: "--cycles N · --deed NAME · --anew",
         in_all: true,
         run: kills::run,
     },

@@ -28,7 +28,8 @@ use results::{ARGUED, Results, argued};
 use trial::{Court, Verdict};
 
 use super::{Ask, Failure, Figures, Strength, root};
-use crate::planted::copy::{Copy, PACKAGES};
+use crate::planted::copy::Copy;
+use crate::sources::PACKAGES;
 
 /// What is changed.
 const CORE: &[&str] = &[
