@@ -76,6 +76,11 @@ fn tests() -> BTreeSet<String> {
             let name = after.split_once("fn ").map_or("", |(_, name)| name);
             names.insert(name.split('(').next().unwrap_or_default().to_owned());
         }
+        // Tests that a macro of the file makes: `name = "what it is about"`.
+        if text.contains("macro_rules!") && text.contains("#[test]") {
+            let lines = text.lines().filter_map(|line| line.split_once(" = \""));
+            names.extend(lines.map(|(name, _)| name.trim_start().to_owned()));
+        }
     }
     for entry in fs::read_dir(root().join("python/tests")).expect("there are tests in Python") {
         let path = entry.expect("an entry").path();
