@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(10);
 pub(super) struct Limits {
     /// Bytes per second.
     pub(super) rate: Option<u64>,
-    /// See [`Pace::share`].
+    /// The part of the time that may be spent working: above 0, at most 1.
     pub(super) share: Option<f64>,
     pub(super) log: u64,
     pub(super) when_log_full: WhenLogFull,
@@ -37,8 +37,13 @@ pub(super) struct Pace<'r, 'a> {
     pub(super) until: Until<'r>,
     pub(super) progress: Option<&'r mut (dyn FnMut(&Progress) + Send + 'a)>,
     pub(super) log: PathBuf,
-    /// The part of the time that may be spent working: above 0, at most 1.
-    pub(super) share: f64,
+    /// The part of the time that may be spent working while somebody writes: above
+    /// 0, at most 1. The caller's own holds whether or not somebody does.
+    share: f64,
+    /// How many writes were made, of those that the work could be in the way of.
+    writes: Option<&'r dyn Fn() -> u64>,
+    /// As many as there were at the last look.
+    seen: u64,
     /// The log cannot be reset because of us.
     pub(super) pins_log: bool,
     /// The length of the log at the beginning of this try: a file that is long
@@ -73,6 +78,8 @@ impl<'r, 'a> Pace<'r, 'a> {
             progress,
             log,
             share: 1.0,
+            writes: None,
+            seen: 0,
             pins_log: true,
             log_was,
             log_max: log_was,
@@ -100,6 +107,30 @@ impl<'r, 'a> Pace<'r, 'a> {
     pub(super) fn work_begins(&mut self) {
         self.working_since = Instant::now();
         (self.work, self.all, self.resting) = (Duration::ZERO, Duration::ZERO, false);
+    }
+
+    /// Whose writes it may be in the way of.
+    pub(super) fn beside(&mut self, writes: &'r dyn Fn() -> u64) {
+        self.writes = Some(writes);
+        self.seen = writes();
+    }
+
+    /// From here on, `usual` if the caller did not say.
+    pub(super) fn take_share(&mut self, usual: f64) {
+        self.share = self.limits.share.unwrap_or(usual);
+    }
+
+    /// The share now: all of it when nobody has written since the last look.
+    fn share(&mut self) -> f64 {
+        let Some(writes) = self.writes.filter(|_| self.limits.share.is_none()) else {
+            return self.share;
+        };
+        let now = writes();
+        if std::mem::replace(&mut self.seen, now) == now {
+            1.0
+        } else {
+            self.share
+        }
     }
 
     /// The piece of work that is being looked at began at this moment.
@@ -136,12 +167,12 @@ impl<'r, 'a> Pace<'r, 'a> {
 
     /// How long to rest after the work that was done since the last rest, and
     /// `bytes` in all.
-    pub(super) fn pause(&self, bytes: u64) -> Duration {
+    pub(super) fn pause(&mut self, bytes: u64) -> Duration {
         if self.hurry {
             return Duration::ZERO;
         }
         let worked = self.working_since.elapsed();
-        let for_share = worked.mul_f64(1.0 / self.share - 1.0);
+        let for_share = worked.mul_f64(1.0 / self.share() - 1.0);
         for_share.max(self.too_early(bytes))
     }
 
@@ -164,7 +195,8 @@ impl<'r, 'a> Pace<'r, 'a> {
         if !self.resting {
             self.work += passed;
         }
-        let too_much = self.work > self.all.mul_f64(self.share);
+        let share = self.share();
+        let too_much = self.work > self.all.mul_f64(share);
         let too_early = phase == Phase::Copying && !self.too_early(bytes).is_zero();
         self.resting = !self.hurry && (too_much || too_early);
         self.resting
@@ -225,5 +257,77 @@ impl<'r, 'a> Pace<'r, 'a> {
                 ),
             ))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    fn limits(share: Option<f64>) -> Limits {
+        Limits {
+            rate: None,
+            share,
+            log: 0,
+            when_log_full: WhenLogFull::Stop,
+        }
+    }
+
+    fn pace(share: Option<f64>) -> Pace<'static, 'static> {
+        let until = Until {
+            deadline: None,
+            cancel: None,
+        };
+        let mut pace = Pace::new(limits(share), until, None, PathBuf::from("no such log"));
+        pace.take_share(0.01);
+        pace
+    }
+
+    /// As if it had worked for a second.
+    fn pause(pace: &mut Pace<'_, '_>) -> Duration {
+        let second = Duration::from_secs(1);
+        pace.work_began(Instant::now().checked_sub(second).unwrap());
+        pace.pause(0)
+    }
+
+    #[test]
+    fn a_copy_rests_only_when_somebody_writes_unless_the_caller_gave_it_a_share() {
+        let made = Cell::new(0);
+        let writes = || made.get();
+        for share in [None, Some(0.01)] {
+            let mut pace = pace(share);
+            pace.beside(&writes);
+            assert_eq!(pause(&mut pace).is_zero(), share.is_none(), "nobody wrote");
+            made.set(made.get() + 1);
+            assert!(pause(&mut pace) >= Duration::from_secs(90), "somebody did");
+            assert_eq!(pause(&mut pace).is_zero(), share.is_none(), "and no more");
+        }
+        // Nobody can tell whether somebody writes.
+        assert!(pause(&mut pace(None)) >= Duration::from_secs(90));
+    }
+
+    #[test]
+    fn one_that_hurries_does_not_rest() {
+        let mut pace = pace(Some(0.01));
+        pace.hurry = true;
+        assert!(pause(&mut pace).is_zero());
+        assert!(!pace.is_to_rest(Phase::Copying, 0));
+    }
+
+    #[test]
+    fn work_that_goes_on_by_itself_rests_until_its_share_is_right_again() {
+        let mut pace = pace(Some(0.5));
+        let second = |pace: &mut Pace<'_, '_>| {
+            pace.work_began(Instant::now().checked_sub(Duration::from_secs(1)).unwrap());
+            pace.is_to_rest(Phase::Checking, 0)
+        };
+        assert!(second(&mut pace), "after a second of work");
+        assert!(
+            second(&mut pace) || second(&mut pace),
+            "for a second or two"
+        );
+        assert!(!second(&mut pace));
     }
 }

@@ -265,10 +265,7 @@ impl Part {
 
     /// Takes away the room that was not needed.
     pub(super) fn end_at(&self, length: u64) -> Result<()> {
-        if self.length() > length {
-            self.file.set_len(length).map_err(|error| self.io(error))?;
-        }
-        Ok(())
+        self.file.set_len(length).map_err(|error| self.io(error))
     }
 
     /// Of a write that failed.

@@ -32,7 +32,8 @@ const TURN: Duration = Duration::from_millis(1);
 pub(super) enum Ended {
     Whole(Size),
     /// It cannot be made in this way: somebody else wrote too often, or had the
-    /// database to himself, or the pen did not come in time.
+    /// database to himself, or the pen did not come in time. Whoever has the pen now
+    /// may write to the part once more, so nobody else can use it.
     InVain,
 }
 
@@ -136,7 +137,9 @@ pub(super) fn copy(
         pace.look(Phase::Copying, bytes, of)?;
         match step.state {
             State::Done => {
-                part.end_at(of)?;
+                if room > of {
+                    part.end_at(of)?;
+                }
                 return Ok(Ended::Whole(Size {
                     bytes: part.length(),
                     page_size: step.page_size,

@@ -25,10 +25,10 @@ type OnProgress<'a> = Box<dyn FnMut(&Progress) + Send + 'a>;
 const SHARE: f64 = 0.25;
 
 /// The same of the pen's time, in which nobody can write.
-const SHARE_OF_PEN: f64 = 0.06;
+const SHARE_OF_PEN: f64 = 0.04;
 
 /// The same for the check, which pins nothing and has time.
-const SHARE_OF_CHECK: f64 = 0.15;
+const SHARE_OF_CHECK: f64 = 0.1;
 
 /// How far a copy stands behind other threads (`nice`).
 #[cfg(target_os = "linux")]
@@ -138,10 +138,10 @@ impl<'a> Transfer<'a> {
 
     /// At most this part of the time is spent copying and checking, and the rest
     /// of it resting: 0.25 takes four times as long and a quarter of a processor.
-    /// Between 0.01 and 1. Default: for copying 0.25, or 0.06 through the pen, where
-    /// it is the part of the pen's time in which nobody can write; for the check 0.15.
-    /// From a [snapshot](Self::snapshot), the longer it takes, the longer the log
-    /// grows.
+    /// Between 0.01 and 1. Default: through the pen 0.04, for it is the part of
+    /// the pen's time in which nobody can write, and for the check 0.1, but all of it
+    /// while nobody writes; otherwise 0.25 and 0.1. From a
+    /// [snapshot](Self::snapshot), the longer it takes, the longer the log grows.
     pub fn share(mut self, share: f64) -> Self {
         self.plan.limits.share = Some(if share.is_nan() {
             1.0
@@ -300,12 +300,19 @@ impl Plan {
             cancel: self.cancel.as_ref(),
         };
         let log = beside(path, BESIDE[0]);
+        let writes = || match &self.source {
+            Source::Database(database) => database.shared.hub.commits(),
+            Source::File(_) => 0,
+        };
         let mut pace = Pace::new(self.limits, until, progress, log);
-        pace.share = self.limits.share.unwrap_or(SHARE);
-        let size = self.copy(through, &part, &mut pace)?;
+        if through {
+            pace.beside(&writes);
+        }
+        pace.take_share(SHARE);
+        let (part, size) = self.copy(through, &place, part, &mut pace)?;
         let copying = began.elapsed();
         part.flush()?;
-        pace.share = self.limits.share.unwrap_or(SHARE_OF_CHECK);
+        pace.take_share(SHARE_OF_CHECK);
         pace.work_begins();
         self.check.run(&part.path, || {
             rest_or_go_on(&mut pace, Phase::Checking, size.bytes, size.bytes)
@@ -326,24 +333,31 @@ impl Plan {
         })
     }
 
-    fn copy(&self, through: bool, part: &Part, pace: &mut Pace<'_, '_>) -> Result<copy::Size> {
+    fn copy(
+        &self,
+        through: bool,
+        place: &Place,
+        mut part: Part,
+        pace: &mut Pace<'_, '_>,
+    ) -> Result<(Part, copy::Size)> {
         let mut tries = copy::MOST_RESTARTS;
         if through && let Source::Database(database) = &self.source {
-            match self.through(database.shared.pen()?, part, pace)? {
-                Ended::Whole(size) => return Ok(size),
-                Ended::InVain => part.clear()?,
+            match self.through(database.shared.pen()?, &part, pace)? {
+                Ended::Whole(size) => return Ok((part, size)),
+                // Not into the same file: whoever has the pen may still write to it.
+                Ended::InVain => part = place.begin(self.source.path())?,
             }
             tries = 0; // over a rollback journal it would be the same again
         }
         loop {
             pace.begin();
             let tried = if self.compact {
-                self.vacuum(part, pace)
+                self.vacuum(&part, pace)
             } else {
-                self.pages(part, pace, tries)
+                self.pages(&part, pace, tries)
             };
             match tried {
-                Ok(size) => return Ok(size),
+                Ok(size) => return Ok((part, size)),
                 Err(Halt::Error(error)) => return Err(error),
                 Err(Halt::StartOver) => {
                     part.clear()?;
@@ -362,10 +376,10 @@ impl Plan {
         pace.begin();
         // The log is reset as ever, whatever its length.
         pace.pins_log = false;
-        pace.share = self.limits.share.unwrap_or(SHARE_OF_PEN);
+        pace.take_share(SHARE_OF_PEN);
         let tried = through::copy(pen, part, pace, self.source.patience());
         pace.pins_log = true;
-        pace.share = self.limits.share.unwrap_or(SHARE);
+        pace.take_share(SHARE);
         match tried {
             Ok(ended) => Ok(ended),
             Err(Halt::Error(error)) => Err(error),

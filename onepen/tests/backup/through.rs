@@ -5,7 +5,7 @@ use std::time::Duration;
 use onepen::backup::{Phase, WhenLogFull};
 use onepen::{CancelToken, Error, ErrorKind, Journal, Outcome, Result};
 
-use super::common::{quick, until};
+use super::common::{gate, quick, until};
 use super::{names, pair, scene, scene_with, write};
 
 const JOURNALS: [Journal; 2] = [Journal::Wal, Journal::Rollback];
@@ -167,9 +167,8 @@ fn writes_that_fail_neither_make_it_start_over_nor_come_into_it() {
         assert_eq!(copied.started_over, 0, "{journal:?}");
         let steps = i64::try_from(tokens.len()).unwrap();
         assert_eq!(pair(&target), (steps - 1, steps - 1));
-        let all_zero = "SELECT count(*) FROM weight WHERE fill = zeroblob(1000)";
         let copy = rusqlite::Connection::open(&target).unwrap();
-        let zero: i64 = copy.query_row(all_zero, (), |row| row.get(0)).unwrap();
+        let zero: i64 = copy.query_row(ZEROS, (), |row| row.get(0)).unwrap();
         assert_eq!(zero, 0);
         for token in tokens {
             assert_eq!(token.outcome(), Some(Outcome::Committed));
@@ -297,6 +296,46 @@ fn a_pen_that_is_held_for_long_does_not_stop_it() {
         .unwrap();
     assert_eq!(pair(&target), (0, 0), "what was committed");
 }
+
+#[test]
+fn whoever_has_the_pen_when_it_is_given_up_writes_to_no_other_copy() {
+    let scene = scene_with(quick().wait(Duration::from_millis(50)));
+    let target = scene.dir().join("copy.db");
+    let (arrive, at) = gate();
+    let (mut arrive, mut at) = (Some(arrive), Some(at));
+    let mut holder = None;
+    scene
+        .db
+        .backup_to(&target)
+        .progress(|done| {
+            if let Some(arrive) = arrive.take() {
+                let db = scene.db.clone();
+                holder = Some(std::thread::spawn(move || {
+                    db.write_once(|tx| {
+                        tx.execute("UPDATE weight SET fill = zeroblob(1000)", ())?;
+                        arrive.stop();
+                        Ok(())
+                    })
+                }));
+                at.as_ref().unwrap().wait_for_arrival();
+            } else if done.bytes == done.of
+                && let Some(at) = at.take()
+            {
+                // A snapshot is copied, and not closed yet.
+                at.open();
+                holder.take().unwrap().join().unwrap().unwrap();
+            }
+        })
+        .run()
+        .unwrap();
+    assert_eq!(scene.number(ZEROS), 4000);
+    assert_eq!(pair(&target), (0, 0));
+    let copy = rusqlite::Connection::open(&target).unwrap();
+    let zeros: i64 = copy.query_row(ZEROS, (), |row| row.get(0)).unwrap();
+    assert_eq!(zeros, 0);
+}
+
+const ZEROS: &str = "SELECT count(*) FROM weight WHERE fill = zeroblob(1000)";
 
 #[test]
 fn two_copies_may_be_made_at_a_time() {

@@ -206,6 +206,18 @@ pub(super) const BUGS: &[Bug] = &[
         ),
     },
     Bug {
+        what: "a snapshot is copied into a file that whoever has the pen still writes to",
+        file: TRANSFER,
+        changes: &[(
+            "Ended::InVain => part = place.begin(self.source.path())?,",
+            "Ended::InVain => { part = part; part.clear()? }",
+        )],
+        by: test(
+            "backup",
+            "through::whoever_has_the_pen_when_it_is_given_up_writes_to_no_other_copy",
+        ),
+    },
+    Bug {
         what: "a copy whose future was dropped goes on",
         file: FUTURE,
         changes: &[(
