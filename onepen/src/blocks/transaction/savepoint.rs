@@ -36,7 +36,7 @@ impl<'t, 'c, B: Behavior> Savepoint<'t, 'c, B> {
     /// Keeps what was done since, as part of the transaction.
     ///
     /// # Errors
-    /// [`ErrorKind::TransactionLost`] when SQLite rolled the whole transaction
+    /// [`TransactionLost`](crate::ErrorKind::TransactionLost) when SQLite rolled the whole transaction
     /// back; SQLite's own.
     pub fn keep(self) -> Result<()> {
         if self.connection.is_autocommit() {
