@@ -143,7 +143,21 @@ impl Connector {
 
     fn not_opened(&self, error: Error) -> Error {
         let code = error.sqlite_code().unwrap_or(ffi::SQLITE_OK);
+        let told_better = [ffi::SQLITE_READONLY_ROLLBACK, ffi::SQLITE_READONLY_DBMOVED];
         let why = match code & 0xff {
+            ffi::SQLITE_CANTOPEN if !file::may_read(&self.path) => {
+                Some("this user may not read the database file")
+            }
+            ffi::SQLITE_CANTOPEN | ffi::SQLITE_READONLY
+                if !self.options.read_only
+                    && !told_better.contains(&code)
+                    && !file::may_make_files_beside(&self.path) =>
+            {
+                Some(
+                    "this user may not make files in the directory of the database, and SQLite \
+                     keeps its log there",
+                )
+            }
             // So says SQLite when it cannot make the files of the log.
             ffi::SQLITE_CANTOPEN if self.options.read_only => {
                 why_unreadable(ffi::SQLITE_READONLY_CANTINIT)
