@@ -243,7 +243,7 @@ impl Checkpointer {
                 // Reads that overlap and each take longer than the hold would keep
                 // the log for ever, so the hold grows with every try.
                 Ok(Tried::Reading) => {
-                    hold = (hold * 2).min(usual * MOST_HOLD);
+                    hold = hold.saturating_mul(2).min(usual.saturating_mul(MOST_HOLD));
                     Some(longer())
                 }
                 // To hold readers for longer would not help against those.

@@ -143,7 +143,21 @@ impl Connector {
 
     fn not_opened(&self, error: Error) -> Error {
         let code = error.sqlite_code().unwrap_or(ffi::SQLITE_OK);
+        let told_better = [ffi::SQLITE_READONLY_ROLLBACK, ffi::SQLITE_READONLY_DBMOVED];
         let why = match code & 0xff {
+            ffi::SQLITE_CANTOPEN if !file::may_read(&self.path) => {
+                Some("this user may not read the database file")
+            }
+            ffi::SQLITE_CANTOPEN | ffi::SQLITE_READONLY
+                if !self.options.read_only
+                    && !told_better.contains(&code)
+                    && !file::may_make_files_beside(&self.path) =>
+            {
+                Some(
+                    "this user may not make files in the directory of the database, and SQLite \
+                     keeps its log there",
+                )
+            }
             // So says SQLite when it cannot make the files of the log.
             ffi::SQLITE_CANTOPEN if self.options.read_only => {
                 why_unreadable(ffi::SQLITE_READONLY_CANTINIT)
@@ -172,7 +186,8 @@ impl Connector {
             role != Role::Writer,
         )?;
         connection.pragma_update(None, "cache_size", -kibibytes(options.page_cache))?;
-        connection.pragma_update(None, "mmap_size", options.mmap.cast_signed())?;
+        let mmap = i64::try_from(options.mmap).unwrap_or(i64::MAX);
+        connection.pragma_update(None, "mmap_size", mmap)?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;
         if role != Role::Reader && !options.read_only {
             self.set_journal(connection)?;
@@ -283,7 +298,9 @@ fn refuse_read_only(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 fn kibibytes(bytes: usize) -> i64 {
-    i64::try_from(bytes / 1024).unwrap_or(i64::MAX).max(1)
+    const MOST: i64 = i32::MAX as i64;
+    // SQLite keeps it as 32 bits, and takes more for nothing.
+    i64::try_from(bytes / 1024).map_or(MOST, |kibibytes| kibibytes.clamp(1, MOST))
 }
 
 pub(crate) fn refuse_wal_reset_bug(version: i32) -> Result<()> {

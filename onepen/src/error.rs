@@ -2,7 +2,10 @@
 //!
 //! Every error answers three questions: *what* ([`Error::kind`]), *is my write
 //! in the database* ([`Error::outcome`]), and *what was waited for and how
-//! long* ([`Error::waited`]). Values bound to statements never appear in it.
+//! long* ([`Error::waited`]). Values bound to statements never appear in what it
+//! prints. Its [source](std::error::Error::source) is the error of rusqlite as it
+//! came, whose own text may have a value in it: whoever prints whole chains of errors
+//! prints that too.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,7 +21,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 type Boxed = Box<dyn std::error::Error + Send + Sync>;
 
-/// Whether a write is in the database.
+/// Whether a write is in the database. There is no fourth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The transaction is committed; under [`Durability::Full`](crate::Durability::Full)
@@ -176,6 +179,13 @@ impl Error {
     pub(crate) fn io(doing: impl Into<Cow<'static, str>>, error: std::io::Error) -> Self {
         let mut wrapped = Self::new(ErrorKind::Io, doing);
         wrapped.0.source = Source::Other(error.into());
+        wrapped
+    }
+
+    /// As [`io`](Self::io), for what we found ourselves: there is no more to say.
+    pub(crate) fn found(what: impl Into<String>, kind: std::io::ErrorKind) -> Self {
+        let mut wrapped = Self::new(ErrorKind::Io, "");
+        wrapped.0.source = Source::Other(std::io::Error::new(kind, what.into()).into());
         wrapped
     }
 

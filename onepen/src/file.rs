@@ -94,10 +94,8 @@ impl<'a> Place<'a> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 not_a_dangling_link(path)?;
                 if must_exist {
-                    return Err(Error::io(
-                        format!("{}: cannot be opened for reading only", path.display()),
-                        error,
-                    ));
+                    let what = format!("{}: there is no such database to read", path.display());
+                    return Err(Error::found(what, error.kind()));
                 }
                 (None, directory_of(path)?)
             }
@@ -185,20 +183,54 @@ fn names(_meta: &Metadata) -> u64 {
     1
 }
 
+/// Whether this user may read a file that is there. It is not opened: to close it
+/// again would take away the locks that this process has on it.
+pub(crate) fn may_read(path: &Path) -> bool {
+    may(path, Use::Read)
+}
+
+/// Whether this user may make files in the directory of this one.
+pub(crate) fn may_make_files_beside(path: &Path) -> bool {
+    path.parent()
+        .is_none_or(|directory| may(directory, Use::MakeFilesIn))
+}
+
+#[derive(Clone, Copy)]
+enum Use {
+    Read,
+    MakeFilesIn,
+}
+
+/// `true` also where nobody knows.
+#[cfg(unix)]
+fn may(path: &Path, what: Use) -> bool {
+    use rustix::fs::{Access, access};
+    let wanted = match what {
+        Use::Read => Access::READ_OK,
+        Use::MakeFilesIn => Access::WRITE_OK | Access::EXEC_OK,
+    };
+    access(path, wanted) != Err(rustix::io::Errno::ACCESS)
+}
+
+#[cfg(not(unix))]
+fn may(_path: &Path, _what: Use) -> bool {
+    true
+}
+
 /// SQLite would create the target. A link to nowhere is far more often a disk
 /// that is not mounted, and a new empty database is a bad answer to that.
 fn not_a_dangling_link(path: &Path) -> Result<()> {
     let Ok(target) = fs::read_link(path) else {
         return Ok(());
     };
-    Err(Error::io(
+    Err(Error::found(
         format!(
             "{}: is a symbolic link to {}, which is not there; create that file or its disk's \
              mount, or remove the link",
             path.display(),
             target.display()
         ),
-        io::ErrorKind::NotFound.into(),
+        io::ErrorKind::NotFound,
     ))
 }
 
@@ -211,13 +243,13 @@ fn directory_of(path: &Path) -> Result<&Path> {
     };
     match fs::metadata(directory) {
         Ok(meta) if meta.is_dir() => Ok(directory),
-        Ok(_) => Err(Error::io(
+        Ok(_) => Err(Error::found(
             format!(
                 "{}: cannot be created, {} is not a directory",
                 path.display(),
                 directory.display()
             ),
-            io::ErrorKind::NotADirectory.into(),
+            io::ErrorKind::NotADirectory,
         )),
         Err(error) => Err(Error::io(
             format!(

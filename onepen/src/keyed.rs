@@ -87,6 +87,12 @@ impl KeyedCall<'_> {
         self
     }
 
+    /// [`Call::limit`].
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.call = self.call.limit(limit);
+        self
+    }
+
     /// [`Call::cancel_with`].
     pub fn cancel_with(mut self, token: &CancelToken) -> Self {
         self.call = self.call.cancel_with(token);
@@ -101,6 +107,7 @@ impl<'a> KeyedCall<'a> {
     /// # Errors
     /// As there, and [`ErrorKind::NotAllowed`](crate::ErrorKind::NotAllowed) for
     /// a key that is empty or too long.
+    #[track_caller]
     pub fn write<T, F>(self, run: F) -> Result<Once<T>>
     where
         T: Send,
@@ -115,6 +122,7 @@ impl<'a> KeyedCall<'a> {
     ///
     /// # Errors
     /// As [`write`](Self::write).
+    #[track_caller]
     pub fn write_once<T, F>(self, run: F) -> Result<Once<T>>
     where
         T: Send,
@@ -129,6 +137,7 @@ impl<'a> KeyedCall<'a> {
     ///
     /// # Errors
     /// As [`write`](Self::write), and those of [`Parameters::send`].
+    #[track_caller]
     pub fn execute<P>(self, sql: &str, params: P) -> Result<Once<usize>>
     where
         P: Parameters,
@@ -141,6 +150,7 @@ impl<'a> KeyedCall<'a> {
     ///
     /// # Errors
     /// As [`execute`](Self::execute).
+    #[track_caller]
     pub fn execute_many<P>(
         self,
         sql: &str,
@@ -157,6 +167,7 @@ impl<'a> KeyedCall<'a> {
     }
 
     /// [`Database::write_async`], at most once for this key.
+    #[track_caller]
     pub fn write_async<T, F>(
         self,
         run: F,
@@ -170,6 +181,7 @@ impl<'a> KeyedCall<'a> {
     }
 
     /// [`Database::write_once_async`], at most once for this key.
+    #[track_caller]
     pub fn write_once_async<T, F>(
         self,
         run: F,
@@ -183,6 +195,7 @@ impl<'a> KeyedCall<'a> {
     }
 
     /// [`Database::execute_async`], at most once for this key.
+    #[track_caller]
     pub fn execute_async<P, S>(
         self,
         sql: S,
@@ -202,6 +215,7 @@ impl<'a> KeyedCall<'a> {
     }
 
     /// [`Database::execute_many_async`], at most once for this key.
+    #[track_caller]
     pub fn execute_many_async<P, S, R>(
         self,
         sql: S,
@@ -227,6 +241,7 @@ impl<'a> KeyedCall<'a> {
     ///
     /// # Errors
     /// As there, and for a key that is empty or too long.
+    #[track_caller]
     pub fn submit<T, F>(self, run: F) -> Result<Submitted<Once<T>>>
     where
         T: Send + 'static,
@@ -238,6 +253,7 @@ impl<'a> KeyedCall<'a> {
     }
 
     /// [`Database::submit_async`], at most once for this key.
+    #[track_caller]
     pub fn submit_async<T, F>(
         self,
         run: F,
@@ -288,6 +304,7 @@ impl Database {
     ///
     /// # Errors
     /// As [`write`](Self::write). The question is then still open.
+    #[track_caller]
     pub fn outcome_of(&self, key: &str) -> Result<Outcome> {
         keys::validate(key)?;
         let committed =

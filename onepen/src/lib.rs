@@ -65,8 +65,10 @@
 //!    # Ok(()) }
 //!    ```
 //! 3. **Arrival order.** Within this process, writers get the pen in the order
-//!    they came. A [`Priority`] is explicit and cannot starve the rest. (Between
-//!    processes SQLite's own lock decides, which is neither in order nor fair.)
+//!    they came. A [`Priority`] is explicit and cannot starve the rest. Between
+//!    processes that use onepen turns pass in the order they were asked for
+//!    ([`Options::gate`], Linux); with all others SQLite's own lock decides, which is
+//!    neither in order nor fair.
 //! 4. **Snapshot reads.** A read closure sees one committed state, waits for no
 //!    writer, and cannot write: by type, and by the connection it uses.
 //!    ```
@@ -228,7 +230,14 @@ pub use pen::WhenFull;
 pub use pen::job::Priority;
 pub use readers::{ReadBy, ReadTx, Reading, RowStream, Snapshot, Statement};
 pub use report::Report;
-/// The SQLite binding whose types appear in this crate's interface.
+/// The SQLite binding whose types appear in this crate's interface: parameters, rows,
+/// connections, errors.
+///
+/// Name those types as `onepen::rusqlite::…`, and they fit whichever version was
+/// chosen: this crate takes any of a range (0.39 to 0.41 now), because
+/// `links = "sqlite3"` lets only one into a program. That the range grows at its upper
+/// end is a compatible change of this crate; that it loses one at its lower end is
+/// not.
 pub use rusqlite;
 pub use stats::{Histogram, Stats};
 pub use tx::WriteTx;

@@ -134,6 +134,9 @@ impl Default for Options {
     }
 }
 
+/// There is a word in memory for each.
+const MOST_READERS: usize = 4096;
+
 impl Options {
     /// The defaults: write-ahead log, `synchronous=FULL`, foreign keys on, 8
     /// readers, waits of at most 10 seconds.
@@ -153,10 +156,11 @@ impl Options {
         self
     }
 
-    /// The most reader connections, and so the most reads at the same moment
-    /// (at least 1). They are opened when first needed. Default: 8.
+    /// The most reader connections, and so the most reads at the same moment (1 to
+    /// 4,096; what is beyond counts as that). They are opened when first needed.
+    /// Default: 8.
     pub fn readers(mut self, readers: usize) -> Self {
-        self.readers = readers.max(1);
+        self.readers = readers.clamp(1, MOST_READERS);
         self
     }
 

@@ -215,8 +215,8 @@ impl Drop for Made {
 }
 
 fn not_there(path: &Path) -> Error {
-    Error::io(
+    Error::found(
         format!("{}: there is no such database", path.display()),
-        std::io::ErrorKind::NotFound.into(),
+        std::io::ErrorKind::NotFound,
     )
 }

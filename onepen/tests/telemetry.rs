@@ -151,6 +151,39 @@ fn whoever_holds_the_pen_for_long_is_named_while_it_still_does() {
     assert!(!said.contains("hunter2"), "{said}");
 }
 
+/// Not a line of the library's, through which the closure came there.
+#[test]
+fn whoever_holds_the_pen_is_named_by_the_line_of_the_program_however_it_was_called() {
+    let name = "whoever_holds_the_pen_is_named_by_the_line_of_the_program_however_it_was_called";
+    if ran_in_a_process_of_its_own(name) {
+        return;
+    }
+    let said = listen_to_all_threads();
+    let db = onepen::Options::new()
+        .log_writes(Duration::from_millis(20))
+        .open_in_memory()
+        .unwrap();
+    let named = || said.text().matches("a write holds the pen").count();
+    let until_named = |before: usize| {
+        let since = std::time::Instant::now();
+        while named() == before {
+            let waited = since.elapsed();
+            assert!(waited < Duration::from_secs(60), "nothing was said");
+            std::thread::yield_now();
+        }
+        Ok(())
+    };
+    db.write(|_| until_named(0)).unwrap();
+    db.with().key("a").write(|_| until_named(1)).unwrap();
+    db.with().key("b").write_once(|_| until_named(2)).unwrap();
+    db.prepare_then_write(|_| Ok(()), |_, ()| until_named(3))
+        .unwrap();
+    db.write_in_steps([()], |_, ()| until_named(4)).unwrap();
+    let said = said.text();
+    let by_this_program = format!("submitted={}:", file!());
+    assert_eq!(said.matches(&by_this_program).count(), 5, "{said}");
+}
+
 #[test]
 fn a_reader_past_its_lease_is_named_while_it_reads_and_when_it_is_ended() {
     if ran_in_a_process_of_its_own(

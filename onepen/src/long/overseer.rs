@@ -47,7 +47,10 @@ impl Overseer {
         });
         let target: Arc<dyn Expires> = Arc::clone(&this) as _;
         let timer: Arc<dyn Timer> = crate::timer::shared();
-        timer.wake_at(Instant::now() + this.after / LOOKS, &target);
+        // None: longer than this clock can count.
+        if let Some(at) = Instant::now().checked_add(this.after / LOOKS) {
+            timer.wake_at(at, &target);
+        }
         this
     }
 }

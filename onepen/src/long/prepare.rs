@@ -49,6 +49,7 @@ impl Database {
     ///
     /// # Errors
     /// As [`read`](Self::read) and [`write`](Self::write).
+    #[track_caller]
     pub fn prepare_then_write<P, T, R, W>(&self, read: R, write: W) -> Result<T>
     where
         P: Send,
@@ -65,6 +66,7 @@ impl Call<'_> {
     ///
     /// # Errors
     /// As there.
+    #[track_caller]
     pub fn prepare_then_write<P, T, R, W>(self, read: R, write: W) -> Result<T>
     where
         P: Send,

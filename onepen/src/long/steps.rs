@@ -31,6 +31,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// The most items in a slice.
 const MOST: usize = 1 << 16;
 
+/// Nobody means a longer one.
+const LONGEST_SLICE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// What was done by [`Database::write_in_steps`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -89,6 +92,7 @@ impl Database {
     ///
     /// # Errors
     /// As [`write`](Self::write). What was committed before stays.
+    #[track_caller]
     pub fn write_in_steps<I, F>(&self, items: I, each: F) -> Result<Stepped>
     where
         I: IntoIterator,
@@ -103,7 +107,7 @@ impl<'a> Steps<'a> {
     /// How long a slice takes, with its COMMIT: what somebody who comes meanwhile
     /// waits for. Default: 5 ms.
     pub fn slice(mut self, time: Duration) -> Self {
-        self.slice = time;
+        self.slice = time.min(LONGEST_SLICE);
         self
     }
 
@@ -134,6 +138,7 @@ impl<'a> Steps<'a> {
     ///
     /// # Errors
     /// As [`Database::write_in_steps`].
+    #[track_caller]
     pub fn run<I, F>(mut self, items: I, each: F) -> Result<Stepped>
     where
         I: IntoIterator,
@@ -200,7 +205,7 @@ impl<'a> Steps<'a> {
             // log: then others go first for as long as that took.
             let commit = Duration::from_secs_f64(took).saturating_sub(ran);
             let slow = commit.saturating_sub(self.slice).min(LONGEST_PAUSE);
-            let pause = self.pause + slow;
+            let pause = self.pause.saturating_add(slow);
             if !pause.is_zero() {
                 crate::sync::pause(pause);
             }

@@ -36,6 +36,7 @@ pub(crate) enum Kind {
 /// waiting one of lower priority, one of the lower is served: a priority
 /// shortens a queue, it cannot starve one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Priority {
     /// Somebody is looking at a screen.
     High,

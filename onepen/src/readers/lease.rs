@@ -177,7 +177,7 @@ impl Expires for Leases {
                 self.name_it(&reading);
             }
             let Some(grace) = self.grace else { continue };
-            let left = (lease + grace).saturating_sub(reading.since);
+            let left = lease.saturating_add(grace).saturating_sub(reading.since);
             if !left.is_zero() {
                 again = again.min(left);
             } else if !self.end(&tenure, number, &reading) {

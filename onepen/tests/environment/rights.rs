@@ -65,11 +65,18 @@ fn who_may_not_write_is_told_at_opening_and_why() {
         said.contains("reading only") && said.contains("Options::read_only"),
         "{said}"
     );
+    set(&path, 0o000);
+    let said = answer(&path);
+    assert!(said.contains("may not read the database file"), "{said}");
     // The directory: no log can be made.
     set(&path, 0o666);
     set(dir.path(), 0o555);
     let said = answer(&path);
     assert!(said.starts_with("opening: "), "{said}");
+    assert!(
+        said.contains("may not make files in the directory"),
+        "{said}"
+    );
     // Neither: nothing has changed, and whoever may write still can.
     set(dir.path(), 0o777);
     assert_eq!(answer(&path), "written");
