@@ -2,69 +2,22 @@
 
 #![cfg(target_os = "linux")]
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
 use onepen::{Change, Changes, CommitAddress, Database, Origin, Outcome};
 
 use crate::common::{Scene, child, in_child, quick};
+use crate::lines::Told;
 
 const SCHEMA: &str =
     "CREATE TABLE a(n INTEGER); CREATE TABLE b(n INTEGER); CREATE TABLE c(n INTEGER)";
 const LONG: Duration = Duration::from_secs(60);
 
 /// Another process with the database.
-struct Other {
-    process: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
-
-impl Other {
-    fn start(database: &Path) -> Self {
-        let mut process = child("processes::other", database)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let input = process.stdin.take().unwrap();
-        let output = BufReader::new(process.stdout.take().unwrap());
-        let mut other = Self {
-            process,
-            input,
-            output,
-        };
-        assert_eq!(other.hear(), "open");
-        other
-    }
-
-    fn tell(&mut self, what: &str) {
-        writeln!(self.input, "{what}").unwrap();
-    }
-
-    fn hear(&mut self) -> String {
-        loop {
-            let mut line = String::new();
-            assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "it is gone");
-            if let Some((_, answer)) = line.split_once("> ") {
-                return answer.trim().to_owned();
-            }
-        }
-    }
-
-    fn ask(&mut self, what: &str) -> String {
-        self.tell(what);
-        self.hear()
-    }
-}
-
-impl Drop for Other {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+fn other_with(database: &Path) -> Told {
+    Told::start(&mut child("processes::other", database), "open")
 }
 
 /// Not a test: what the other process runs.
@@ -136,7 +89,7 @@ fn names(change: &Change) -> Vec<&str> {
 #[test]
 fn a_commit_of_another_process_is_told_with_its_tables_in_commit_order() {
     let scene = Scene::with(quick(), SCHEMA);
-    let mut other = Other::start(&scene.path());
+    let mut other = other_with(&scene.path());
     let mut changes = scene.db.changes().unwrap();
     // It has not been told that somebody listens when it began; from now on it is.
     for tables in ["a", "b c", "a b c"] {
@@ -171,7 +124,7 @@ fn a_commit_of_another_process_is_told_with_its_tables_in_commit_order() {
 #[test]
 fn a_stranger_between_two_members_makes_it_any_table() {
     let scene = Scene::with(quick(), SCHEMA);
-    let mut other = Other::start(&scene.path());
+    let mut other = other_with(&scene.path());
     // One table is enough to be told, whichever of them it was.
     let mut changes = scene.db.changes().unwrap().only(["c"]);
     let stranger = scene.stranger();
@@ -190,7 +143,7 @@ fn a_stranger_between_two_members_makes_it_any_table() {
 #[test]
 fn more_commits_than_there_are_notes_are_told_as_any_table() {
     let scene = Scene::with(quick(), SCHEMA);
-    let mut other = Other::start(&scene.path());
+    let mut other = other_with(&scene.path());
     let mut changes = scene.db.changes().unwrap();
     // Nobody looks while the pen is held.
     let hold = scene.hold();
@@ -217,7 +170,7 @@ fn a_writer_that_is_killed_takes_no_change_with_it() {
     let scene = Scene::with(quick(), SCHEMA);
     let mut changes = scene.db.changes().unwrap();
     for round in 0..10 {
-        let mut other = Other::start(&scene.path());
+        let mut other = other_with(&scene.path());
         other.tell("for ever");
         for _ in 0..=round {
             assert_eq!(other.hear(), "written");
@@ -254,7 +207,7 @@ fn a_writer_that_is_killed_takes_no_change_with_it() {
 #[test]
 fn nobody_pays_for_notes_when_nobody_listens_any_more() {
     let scene = Scene::with(quick(), SCHEMA);
-    let mut other = Other::start(&scene.path());
+    let mut other = other_with(&scene.path());
     let gate = || onepen_lock::gate::Gate::join(&scene.path(), "").unwrap();
     assert!(!gate().others_listen());
     let changes = scene.db.changes().unwrap();
@@ -274,7 +227,7 @@ fn another_process_waits_for_a_commit_whose_address_it_was_given() {
     // Who took the number of a commit that never was is in a note, and notes are
     // left while somebody listens: perhaps not yet the thread that waits.
     let _listens = scene.db.changes().unwrap();
-    let mut other = Other::start(&scene.path());
+    let mut other = other_with(&scene.path());
     let soon = Duration::from_millis(20);
     for (order, outcome) in [
         ("commit", Outcome::Committed),

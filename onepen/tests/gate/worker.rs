@@ -1,8 +1,6 @@
 //! A process that writes as it is told.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
 use onepen::{Database, Options};
@@ -12,58 +10,12 @@ use crate::common::{child, in_child};
 pub const TABLE: &str =
     "CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, process INTEGER, n INTEGER)";
 
-pub struct Worker {
-    pub process: Child,
-    input: ChildStdin,
-    pub output: BufReader<ChildStdout>,
-}
+pub use crate::lines::Told as Worker;
 
 impl Worker {
-    pub fn start(database: &Path, number: u32) -> Self {
-        let mut process = child("worker::worker", database)
-            .env("ONEPEN_TEST_NUMBER", number.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let input = process.stdin.take().unwrap();
-        let output = BufReader::new(process.stdout.take().unwrap());
-        let mut worker = Self {
-            process,
-            input,
-            output,
-        };
-        assert_eq!(worker.hear().as_deref(), Some("open"));
-        worker
-    }
-
-    pub fn tell(&mut self, what: &str) {
-        writeln!(self.input, "{what}").unwrap();
-    }
-
-    /// The next answer; `None` when it is gone.
-    pub fn hear(&mut self) -> Option<String> {
-        loop {
-            let mut line = String::new();
-            if self.output.read_line(&mut line).unwrap() == 0 || !line.ends_with('\n') {
-                return None;
-            }
-            if let Some((_, answer)) = line.split_once("> ") {
-                return Some(answer.trim().to_owned());
-            }
-        }
-    }
-
-    pub fn ask(&mut self, what: &str) -> String {
-        self.tell(what);
-        self.hear().expect("it is there")
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+    pub fn of(database: &Path, number: u32) -> Self {
+        let mut this = child("worker::worker", database);
+        Self::start(this.env("ONEPEN_TEST_NUMBER", number.to_string()), "open")
     }
 }
 
