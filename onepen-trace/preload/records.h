@@ -1,8 +1,9 @@
 /* The file of events: what the traced processes and the command share.
 **
 ** The command creates the file with all of its room allocated and its header
-** filled; every traced process maps it. `src/format.rs` reads it and repeats
-** these numbers; a test compares them with what the library says of itself.
+** filled; every traced process maps it. `src/events.rs` and `src/record.rs` read it
+** and repeat these numbers: where they differ, nothing is read that makes sense, and
+** every test of the command fails.
 **
 ** Crash safety: a slot is taken by one thread, changed by it alone until its
 ** state is DONE, and freed by the command alone. A killed thread leaves a

@@ -1,9 +1,8 @@
 //! A process at the gate that does what it is told.
 
-use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use onepen_lock::gate::{Gate, Member, Observer, Seat, Stand, View, Waited};
@@ -27,7 +26,7 @@ impl Scene {
     }
 
     pub fn actor(&self, label: &str) -> Actor {
-        Actor::start(&self.database, label)
+        Actor::of(&self.database, label)
     }
 
     pub fn look(&self) -> View {
@@ -88,56 +87,15 @@ impl Scene {
     }
 }
 
-pub struct Actor {
-    process: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
+pub use crate::lines::Told as Actor;
 
 impl Actor {
-    fn start(database: &Path, label: &str) -> Self {
-        let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "actor::actor", "--nocapture", "--test-threads=1"])
+    fn of(database: &Path, label: &str) -> Self {
+        let mut this = Command::new(std::env::current_exe().unwrap());
+        this.args(["--exact", "actor::actor", "--nocapture", "--test-threads=1"])
             .env("ONEPEN_GATE_ACTOR", database)
-            .env("ONEPEN_GATE_LABEL", label)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let input = process.stdin.take().unwrap();
-        let output = BufReader::new(process.stdout.take().unwrap());
-        let mut actor = Self {
-            process,
-            input,
-            output,
-        };
-        assert_eq!(actor.hear(), "here");
-        actor
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.process.id()
-    }
-
-    pub fn tell(&mut self, what: &str) {
-        writeln!(self.input, "{what}").unwrap();
-    }
-
-    /// The next answer.
-    pub fn hear(&mut self) -> String {
-        loop {
-            let mut line = String::new();
-            assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "it is gone");
-            // The test program has something to say as well.
-            if let Some((_, answer)) = line.split_once("> ") {
-                return answer.trim().to_owned();
-            }
-        }
-    }
-
-    pub fn ask(&mut self, what: &str) -> String {
-        self.tell(what);
-        self.hear()
+            .env("ONEPEN_GATE_LABEL", label);
+        Self::start(&mut this, "here")
     }
 
     pub fn signal(&self, signal: i32) {
@@ -168,13 +126,6 @@ impl Actor {
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
-    }
-}
-
-impl Drop for Actor {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

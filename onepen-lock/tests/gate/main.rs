@@ -6,6 +6,8 @@
 mod actor;
 mod crash;
 mod file;
+#[path = "../common/lines.rs"]
+mod lines;
 mod order;
 #[cfg(target_arch = "x86_64")]
 mod steps;

@@ -2,6 +2,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../../../onepen-lock/tests/common/lines.rs"]
+mod lines;
 
 mod elsewhere;
 mod order;

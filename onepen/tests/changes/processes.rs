@@ -2,22 +2,22 @@
 
 #![cfg(target_os = "linux")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::time::Duration;
 
 use onepen::{Change, Changes, CommitAddress, Database, Origin, Outcome};
 
-use crate::common::partner::Partner;
 use crate::common::{Scene, child, in_child, quick};
+use crate::lines::Told;
 
 const SCHEMA: &str =
     "CREATE TABLE a(n INTEGER); CREATE TABLE b(n INTEGER); CREATE TABLE c(n INTEGER)";
 const LONG: Duration = Duration::from_secs(60);
 
 /// Another process with the database.
-fn start_other(database: &Path) -> Partner {
-    Partner::start(&mut child("processes::other", database))
+fn other_with(database: &Path) -> Told {
+    Told::start(&mut child("processes::other", database), "open")
 }
 
 /// Not a test: what the other process runs.
@@ -89,7 +89,7 @@ fn names(change: &Change) -> Vec<&str> {
 #[test]
 fn a_commit_of_another_process_is_told_with_its_tables_in_commit_order() {
     let scene = Scene::with(quick(), SCHEMA);
-    let mut other = start_other(&scene.path());
+    let mut other = other_with(&scene.path());
     let mut changes = scene.db.changes().unwrap();
     // It has not been told that somebody listens when it began; from now on it is.
     for tables in ["a", "b c", "a b c"] {
@@ -124,7 +124,7 @@ fn a_commit_of_another_process_is_told_with_its_tables_in_commit_order() {
 #[test]
 fn a_stranger_between_two_members_makes_it_any_table() {
     let scene = Scene::with(quick(), SCHEMA);
-    let mut other = start_other(&scene.path());
+    let mut other = other_with(&scene.path());
     // One table is enough to be told, whichever of them it was.
     let mut changes = scene.db.changes().unwrap().only(["c"]);
     let stranger = scene.stranger();
@@ -143,7 +143,7 @@ fn a_stranger_between_two_members_makes_it_any_table() {
 #[test]
 fn more_commits_than_there_are_notes_are_told_as_any_table() {
     let scene = Scene::with(quick(), SCHEMA);
-    let mut other = start_other(&scene.path());
+    let mut other = other_with(&scene.path());
     let mut changes = scene.db.changes().unwrap();
     // Nobody looks while the pen is held.
     let hold = scene.hold();
@@ -152,7 +152,7 @@ fn more_commits_than_there_are_notes_are_told_as_any_table() {
         other.tell("insert b");
     }
     for _ in 0..300 {
-        other.hear().expect("it is there");
+        other.hear();
     }
     insert(&scene.db, "a");
     let mut told = Vec::new();
@@ -170,10 +170,10 @@ fn a_writer_that_is_killed_takes_no_change_with_it() {
     let scene = Scene::with(quick(), SCHEMA);
     let mut changes = scene.db.changes().unwrap();
     for round in 0..10 {
-        let mut other = start_other(&scene.path());
+        let mut other = other_with(&scene.path());
         other.tell("for ever");
         for _ in 0..=round {
-            assert_eq!(other.hear().as_deref(), Some("written"));
+            assert_eq!(other.hear(), "written");
         }
         drop(other);
         // Whatever it committed last has been told, or will be before ours.
@@ -207,7 +207,7 @@ fn a_writer_that_is_killed_takes_no_change_with_it() {
 #[test]
 fn nobody_pays_for_notes_when_nobody_listens_any_more() {
     let scene = Scene::with(quick(), SCHEMA);
-    let mut other = start_other(&scene.path());
+    let mut other = other_with(&scene.path());
     let gate = || onepen_lock::gate::Gate::join(&scene.path(), "").unwrap();
     assert!(!gate().others_listen());
     let changes = scene.db.changes().unwrap();
@@ -227,7 +227,7 @@ fn another_process_waits_for_a_commit_whose_address_it_was_given() {
     // Who took the number of a commit that never was is in a note, and notes are
     // left while somebody listens: perhaps not yet the thread that waits.
     let _listens = scene.db.changes().unwrap();
-    let mut other = start_other(&scene.path());
+    let mut other = other_with(&scene.path());
     let soon = Duration::from_millis(20);
     for (order, outcome) in [
         ("commit", Outcome::Committed),
@@ -239,8 +239,7 @@ fn another_process_waits_for_a_commit_whose_address_it_was_given() {
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| scene.db.wait_for(&address, LONG).unwrap());
             other.tell(order);
-            let answer = (outcome == Outcome::Committed).to_string();
-            assert_eq!(other.hear(), Some(answer));
+            assert_eq!(other.hear(), (outcome == Outcome::Committed).to_string());
             if outcome == Outcome::NotCommitted {
                 // Known when its number is somebody else's.
                 other.ask("insert a");

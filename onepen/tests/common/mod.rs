@@ -2,8 +2,6 @@
 //! held until a group has gathered behind it, and gates instead of sleeps.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
-pub mod partner;
-
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::pin;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use onepen::rusqlite::Connection;
 
-use crate::worker;
+use crate::worker::Worker;
 
 /// In the tests; `cargo xtask gate --kills` asks for more.
 const KILLS: u32 = 20;
@@ -22,7 +22,7 @@ struct Running {
 }
 
 fn start(path: &std::path::Path, number: u32) -> Running {
-    let mut worker = worker::start(path, number);
+    let mut worker = Worker::of(path, number);
     worker.tell("write_on");
     let (said, acknowledged) = mpsc::channel();
     // The thread has the pipes, this one the process.
@@ -31,7 +31,7 @@ fn start(path: &std::path::Path, number: u32) -> Running {
         std::process::Command::new("true").spawn().unwrap(),
     );
     std::thread::spawn(move || {
-        while let Some(answer) = worker.hear() {
+        while let Some(answer) = worker.next_answer() {
             let n = answer.strip_prefix("wrote ").expect("no write fails");
             let _ = said.send((Instant::now(), n.parse().unwrap()));
         }

@@ -5,6 +5,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod kills;
+#[path = "../../../onepen-lock/tests/common/lines.rs"]
+mod lines;
 mod strangers;
 mod turns;
 mod worker;

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use onepen::rusqlite::Connection;
 
-use crate::worker;
+use crate::worker::Worker;
 
 /// Python's own module, with its own timeout of five seconds.
 const STRANGER: &str = "
@@ -20,7 +20,7 @@ for n in range(20):
 fn a_stranger_and_we_both_go_on_and_neither_sees_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.db");
-    let mut workers: Vec<_> = (0..3).map(|number| worker::start(&path, number)).collect();
+    let mut workers: Vec<_> = (0..3).map(|number| Worker::of(&path, number)).collect();
     for worker in &mut workers {
         assert_eq!(worker.ask("write_until_told"), "begun");
     }

@@ -3,17 +3,17 @@
 use onepen::rusqlite::Connection;
 use onepen::{Database, Journal, Options};
 
-use crate::worker::{self, TABLE, options};
+use crate::worker::{TABLE, Worker, options};
 
 #[test]
 fn a_long_write_sees_that_another_process_waits() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.db");
-    let (mut a, mut b) = (worker::start(&path, 0), worker::start(&path, 1));
+    let (mut a, mut b) = (Worker::of(&path, 0), Worker::of(&path, 1));
     assert_eq!(a.ask("write_until_others_wait"), "inside");
     b.tell("write");
-    assert_eq!(a.hear().unwrap(), "saw 1");
-    assert_eq!(b.hear().unwrap(), "wrote 0");
+    assert_eq!(a.hear(), "saw 1");
+    assert_eq!(b.hear(), "wrote 0");
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn a_long_write_sees_that_its_own_process_waits() {
 fn a_deadline_that_passes_names_the_process_that_has_the_turn() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.db");
-    let (mut a, mut b) = (worker::start(&path, 0), worker::start(&path, 1));
+    let (mut a, mut b) = (Worker::of(&path, 0), Worker::of(&path, 1));
     assert_eq!(a.ask("hold"), "holds");
     let error = b.ask("write_within_100_ms");
     assert!(error.starts_with("DeadlineExceeded Turn"), "{error}");
@@ -50,7 +50,7 @@ fn a_deadline_that_passes_names_the_process_that_has_the_turn() {
         error.contains("held by `the long one` on thread "),
         "{error}"
     );
-    let pid = format!("(pid {}", a.process.id());
+    let pid = format!("(pid {}", a.pid());
     assert!(error.contains(&pid), "{error}");
     assert_eq!(a.ask("end"), "let go");
     assert_eq!(b.ask("write"), "wrote 0");
@@ -60,10 +60,10 @@ fn a_deadline_that_passes_names_the_process_that_has_the_turn() {
 fn the_writes_of_a_crowd_leave_room_for_another_process() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.db");
-    let (mut a, mut b) = (worker::start(&path, 0), worker::start(&path, 1));
+    let (mut a, mut b) = (Worker::of(&path, 0), Worker::of(&path, 1));
     assert_eq!(a.ask("many_at_once"), "queued");
     assert_eq!(b.ask("write"), "wrote 0");
-    assert_eq!(a.hear().unwrap(), "done");
+    assert_eq!(a.hear(), "done");
     let connection = Connection::open(&path).unwrap();
     let after: u32 = connection
         .query_row(
@@ -84,7 +84,7 @@ fn many_processes_make_a_new_database_together() {
             for number in 0..6 {
                 let path = &path;
                 scope.spawn(move || {
-                    assert_eq!(worker::start(path, number).ask("write"), "wrote 0");
+                    assert_eq!(Worker::of(path, number).ask("write"), "wrote 0");
                 });
             }
         });

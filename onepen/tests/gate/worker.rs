@@ -5,14 +5,18 @@ use std::time::Duration;
 
 use onepen::{Database, Options};
 
-use crate::common::partner::Partner;
 use crate::common::{child, in_child};
 
 pub const TABLE: &str =
     "CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, process INTEGER, n INTEGER)";
 
-pub fn start(database: &Path, number: u32) -> Partner {
-    Partner::start(child("worker::worker", database).env("ONEPEN_TEST_NUMBER", number.to_string()))
+pub use crate::lines::Told as Worker;
+
+impl Worker {
+    pub fn of(database: &Path, number: u32) -> Self {
+        let mut this = child("worker::worker", database);
+        Self::start(this.env("ONEPEN_TEST_NUMBER", number.to_string()), "open")
+    }
 }
 
 pub fn options() -> Options {

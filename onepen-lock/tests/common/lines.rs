@@ -1,40 +1,48 @@
-//! Another process of this test program, which does as it is told and answers in
-//! lines that begin with `> `. It goes with its `Partner`.
+//! A process that is this test program again, and does what it is told on a line.
+//!
+//! Its answers are lines with `> ` before them: the test program has something to
+//! say as well. It is killed when this is dropped.
 
-use std::io::{BufRead, BufReader, Write};
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-pub struct Partner {
+pub struct Told {
     pub process: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
-impl Partner {
-    /// Waits until it says `open`.
-    pub fn start(child: &mut Command) -> Self {
-        let mut process = child
+impl Told {
+    /// Starts it, and waits for its first word.
+    pub fn start(command: &mut Command, first: &str) -> Self {
+        let mut process = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let input = process.stdin.take().unwrap();
         let output = BufReader::new(process.stdout.take().unwrap());
-        let mut partner = Self {
+        let mut told = Self {
             process,
             input,
             output,
         };
-        assert_eq!(partner.hear().as_deref(), Some("open"));
-        partner
+        assert_eq!(told.hear(), first);
+        told
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
     }
 
     pub fn tell(&mut self, what: &str) {
         writeln!(self.input, "{what}").unwrap();
     }
 
-    /// The next answer; `None` when it is gone, be it in the middle of one.
-    pub fn hear(&mut self) -> Option<String> {
+    /// The next answer; `None` when it is gone.
+    pub fn next_answer(&mut self) -> Option<String> {
         loop {
             let mut line = String::new();
             if self.output.read_line(&mut line).unwrap() == 0 || !line.ends_with('\n') {
@@ -46,13 +54,17 @@ impl Partner {
         }
     }
 
+    pub fn hear(&mut self) -> String {
+        self.next_answer().expect("it is there")
+    }
+
     pub fn ask(&mut self, what: &str) -> String {
         self.tell(what);
-        self.hear().expect("it is there")
+        self.hear()
     }
 }
 
-impl Drop for Partner {
+impl Drop for Told {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
