@@ -265,6 +265,27 @@ fn spans_and_events_name_calls_and_never_values_or_sql() {
         .submit(|tx| tx.execute("INSERT INTO kept VALUES ('swordfish')", ()))
         .unwrap();
     submitted.wait().unwrap();
+    // Two that waited for the same: told once, of the one that waited longer.
+    let (go, waits) = std::sync::mpsc::channel::<()>();
+    let (began, begins) = std::sync::mpsc::channel();
+    let holder = db
+        .submit(move |_| {
+            began.send(()).unwrap();
+            let _ = waits.recv();
+            Ok(())
+        })
+        .unwrap();
+    begins.recv().unwrap();
+    let both = ["came first", "came second"].map(|label| {
+        let insert = "INSERT INTO kept VALUES ('swordfish')";
+        let waiting = db.with().label(label);
+        waiting.submit(|tx| tx.execute(insert, ())).unwrap()
+    });
+    drop(go);
+    holder.wait().unwrap();
+    for waiting in both {
+        waiting.wait().unwrap();
+    }
     db.read(|tx| tx.query_map("SELECT secret FROM kept", (), |row| row.get::<_, String>(0)))
         .unwrap();
     db.close();
@@ -286,6 +307,11 @@ fn spans_and_events_name_calls_and_never_values_or_sql() {
             "nothing said of `{expected}`:\n{said}"
         );
     }
+    let of_both = said
+        .lines()
+        .find(|line| line.contains("a wait was long") && line.contains("writes=2"));
+    let of_both = of_both.unwrap_or_else(|| panic!("{said}"));
+    assert!(of_both.contains("label=\"came first\""), "{of_both}");
     for secret in ["hunter2", "swordfish", "INSERT", "SELECT"] {
         assert!(!said.contains(secret), "`{secret}` was said:\n{said}");
     }

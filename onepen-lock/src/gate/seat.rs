@@ -421,7 +421,7 @@ impl Seat {
 
     fn leave_line(&self, line: &mut Line) {
         line.remove(self.id);
-        if line.seats.is_empty() && line.holder.is_none() && line.ticket != 0 {
+        if line.seats.is_empty() && line.ticket != 0 {
             line.ticket = 0;
             self.inner.place().give_up();
         }
@@ -568,3 +568,6 @@ fn thread() -> u32 {
     }
     NUMBER.with(|number| *number)
 }
+
+#[cfg(test)]
+mod tests;

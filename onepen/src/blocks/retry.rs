@@ -441,6 +441,33 @@ mod tests {
     }
 
     #[test]
+    fn an_error_speaks_of_attempts_when_there_were_several_and_they_were_used_up() {
+        let fails = |code| {
+            let code = ffi::Error::new(code);
+            Error::from(rusqlite::Error::SqliteFailure(code, None))
+        };
+        for (attempts, codes, told) in [
+            (1, &[ffi::SQLITE_BUSY][..], false),
+            (2, &[ffi::SQLITE_BUSY, ffi::SQLITE_BUSY], true),
+            // What it says of itself is what is wrong.
+            (9, &[ffi::SQLITE_BUSY, ffi::SQLITE_CONSTRAINT], false),
+            (9, &[ffi::SQLITE_CONSTRAINT], false),
+        ] {
+            let mut left = codes.iter();
+            let retry = Retry::new().attempts(attempts);
+            let error = retry
+                .run::<()>(|| Err(fails(*left.next().unwrap())), Class::of_error)
+                .unwrap_err();
+            assert_eq!(left.len(), 0, "{codes:?}");
+            assert_eq!(
+                error.to_string().contains("given up after"),
+                told,
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
     fn jitter_shortens_a_pause_by_half_at_most() {
         let ms = Duration::from_millis;
         let retry = Retry::new().schedule(Schedule::constant(ms(10)));

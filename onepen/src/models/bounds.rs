@@ -3,15 +3,16 @@
 //! reached is counted, on both sides of it.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::fake::{FakeEngine, refused};
 use super::{Handle, LONG, Rig, limits};
 use crate::cancel::CancelToken;
 use crate::error::{ErrorKind, WaitedFor};
-use crate::pen::job::{Kind, Ticket};
+use crate::pen::job::{Header, Kind, Ticket};
 use crate::pen::{Limits, WhenFull};
 use crate::sync::Arc;
+use crate::timer::Expires;
 
 /// Queues so many writes and serves them; in how many transactions?
 fn transactions_of(writes: u32, ticket: &Ticket, limits: Limits) -> u32 {
@@ -279,30 +280,92 @@ fn cancelled_writes_that_are_reached_are_let_go_then() {
     rig.look();
 }
 
-#[test]
-fn the_herald_is_gone_when_the_writer_thread_is() {
+/// How many hold on to the pen while four callers are woken, and when all is over.
+fn holds_on_the_pen(wake_beside: usize) -> (usize, usize) {
     let rig = Rig::new(Limits {
-        wake_beside: 1,
+        wake_beside,
         ..limits()
     });
+    let pen = Arc::downgrade(&rig.pen);
     // In nobody's hand, and yet not there: whoever comes queues.
     let engine = crate::sync::lock(&rig.pen.state).engine.take();
-    let callers: Vec<_> = (0..4)
-        .map(|row| {
-            let (pen, world) = (Arc::clone(&rig.pen), Arc::clone(&rig.world));
-            std::thread::spawn(move || super::write(&pen, &world, &Ticket::default(), row))
-        })
-        .collect();
-    while rig.pen.queue_len() < 4 {
-        std::thread::yield_now();
-    }
-    crate::sync::lock(&rig.pen.state).engine = engine;
-    rig.serve_here();
-    for caller in callers {
-        caller.join().unwrap().unwrap();
-    }
-    assert_eq!(Arc::strong_count(&rig.pen), 1, "the herald has one");
+    let after = std::thread::scope(|scope| {
+        let (shared, world) = (&rig.pen, &rig.world);
+        for row in 0..4 {
+            scope.spawn(move || super::write(shared, world, &Ticket::default(), row).unwrap());
+        }
+        while rig.pen.queue_len() < 4 {
+            std::thread::yield_now();
+        }
+        // In the turn after that of the four.
+        let after = rig.queue_with(&Ticket::default(), Kind::Alone, move |engine| {
+            engine.insert(9)?;
+            Ok(pen.strong_count())
+        });
+        crate::sync::lock(&rig.pen.state).engine = engine;
+        rig.serve_here();
+        after.answer().unwrap()
+    });
+    let left = Arc::strong_count(&rig.pen);
     rig.look();
+    (after, left)
+}
+
+#[test]
+fn as_many_sleepers_as_the_bound_are_woken_by_a_herald_who_is_gone_in_the_end() {
+    assert_eq!(holds_on_the_pen(4), (2, 1));
+    assert_eq!(holds_on_the_pen(5), (1, 1));
+}
+
+#[test]
+fn writes_that_are_queued_are_finished_before_the_engine_is_closed() {
+    let rig = Rig::new(limits());
+    let waiting = rig.queue(1);
+    let world = Arc::clone(&rig.world);
+    let committed = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&committed);
+    rig.pen
+        .retire(move || seen.store(world.committed().len(), Relaxed));
+    rig.pen.serve();
+    assert_eq!(waiting.answer().unwrap(), 1);
+    assert_eq!(committed.load(Relaxed), 1, "it was closed before that");
+    assert!(crate::sync::lock(&rig.pen.state).engine.is_none());
+}
+
+/// However many deadlines there are in a long queue.
+#[test]
+fn the_queue_is_not_looked_through_again_sooner_than_a_look_takes() {
+    let rig = Rig::new(limits());
+    let ticket = Ticket {
+        patience: Some(LONG),
+        ..Ticket::default()
+    };
+    let mut waiting: Vec<_> = (0..100)
+        .map(|row| rig.queue_with(&ticket, Kind::Grouped, move |engine| engine.insert(row)))
+        .collect();
+    // The first is late, and the second about to be.
+    let deadline = |place: usize| waiting[place].member.header().deadline().unwrap();
+    let now = deadline(1) - Duration::from_nanos(1);
+    assert!(deadline(0) <= now);
+    let again = rig.pen.expire(now).expect("somebody waits");
+    assert!(again > deadline(1), "by ten times as long as the look took");
+    let late = waiting.remove(0).answer().unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::DeadlineExceeded);
+    rig.serve_here();
+    for handle in waiting {
+        handle.answer().unwrap();
+    }
+    rig.look();
+}
+
+#[test]
+fn who_was_in_the_lobby_is_known_to_have_been_there_however_short_it_was() {
+    let ticket = Ticket::default();
+    let header = Header::new(&ticket, Kind::Grouped, Instant::now(), 0);
+    assert_eq!(header.lobby_left(), None);
+    header.enter_lobby();
+    header.leave_lobby();
+    assert!(header.lobby_left().is_some());
 }
 
 #[test]

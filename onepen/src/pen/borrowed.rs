@@ -77,3 +77,33 @@ impl Drop for AbortOnUnwind {
         std::process::abort();
     }
 }
+
+#[cfg(all(test, unix, not(any(onepen_loom, onepen_shuttle))))]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_panic_while_a_closure_is_lent_ends_the_process() {
+        const IN_THE_CHILD: &str = "ONEPEN_PANICS_WHILE_A_CLOSURE_IS_LENT";
+        if std::env::var_os(IN_THE_CHILD).is_some() {
+            let call = |_: &mut ()| Ok(());
+            with_job(&Ticket::default(), Kind::Grouped, call, |_| {
+                panic!("with the closure still in the queue, perhaps")
+            })
+        }
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "pen::borrowed::tests::a_panic_while_a_closure_is_lent_ends_the_process",
+            ])
+            .env(IN_THE_CHILD, "1")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        assert_eq!(status.signal(), Some(libc::SIGABRT), "{status}");
+    }
+}

@@ -323,10 +323,9 @@ impl<E: Engine> Pen<E> {
     pub(crate) fn close(&self) {
         let mut state = lock(&self.state);
         state.closed = true;
-        let never_started = state.writer == Writer::NotStarted && state.queue.is_empty();
         let wake = self.claim_writer_wakeup(&mut state);
         drop(state);
-        if wake && !never_started {
+        if wake {
             self.writer.advance();
         }
     }

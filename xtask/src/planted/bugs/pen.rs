@@ -275,8 +275,8 @@ pub(super) const BUGS: &[Bug] = &[
         what: "closing does not wake the writer",
         file: PEN,
         changes: &[(
-            "        if wake && !never_started {\n",
-            "        if wake && never_started {\n",
+            "        state.closed = true;\n        let wake = self.claim_writer_wakeup(&mut state);\n",
+            "        state.closed = true;\n        let wake = false;\n",
         )],
         by: loom("models::handover::closing_finishes_what_is_queued_and_refuses_the_rest"),
     },
