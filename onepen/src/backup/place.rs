@@ -8,7 +8,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::alone::Alone;
@@ -246,21 +246,30 @@ impl Part {
     /// cache takes a page in half the time; and the time is the pen's then.
     pub(super) fn make_room(&self, from: u64, to: u64) -> Result<()> {
         static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-        let mut file = &self.file;
-        let mut at = file
-            .seek(SeekFrom::Start(from))
-            .map_err(|error| self.io(error))?;
+        let mut at = from;
         while at < to {
             let length = usize::try_from(to - at).unwrap_or(usize::MAX);
-            let written = file.write(&ZEROS[..length.min(ZEROS.len())]);
-            match written {
-                Ok(0) => return Err(self.io(io::ErrorKind::WriteZero.into())),
+            match self.write_at(&ZEROS[..length.min(ZEROS.len())], at) {
+                Ok(0) => return Err(self.full(io::ErrorKind::WriteZero.into())),
                 Ok(written) => at += written as u64,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.full(error)),
             }
         }
         Ok(())
+    }
+
+    #[cfg(unix)]
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
+        std::os::unix::fs::FileExt::write_at(&self.file, bytes, at)
+    }
+
+    #[cfg(not(unix))]
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
+        use std::io::{Seek, SeekFrom, Write};
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(at))?;
+        file.write(bytes)
     }
 
     /// Takes away the room that was not needed.

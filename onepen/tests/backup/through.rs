@@ -308,13 +308,14 @@ fn whoever_has_the_pen_when_it_is_given_up_writes_to_no_other_copy() {
         .db
         .backup_to(&target)
         .progress(|done| {
-            if let Some(arrive) = arrive.take() {
+            if done.bytes < 3 << 20 {
+                // Not much would be written to what is given up.
+            } else if let Some(arrive) = arrive.take() {
                 let db = scene.db.clone();
                 holder = Some(std::thread::spawn(move || {
                     db.write_once(|tx| {
-                        tx.execute("UPDATE weight SET fill = zeroblob(1000)", ())?;
                         arrive.stop();
-                        Ok(())
+                        tx.execute("UPDATE weight SET fill = zeroblob(1000)", ())
                     })
                 }));
                 at.as_ref().unwrap().wait_for_arrival();
