@@ -229,3 +229,24 @@ pub enum Waited {
     /// left the line.
     GaveUp,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error;
+
+    #[test]
+    fn why_there_is_no_place_is_said_in_words_that_name_the_file() {
+        for why in [
+            NotJoined::OtherVersion,
+            NotJoined::Untrusted("it is a pipe"),
+            NotJoined::Full,
+            NotJoined::Io(io::ErrorKind::StorageFull.into()),
+        ] {
+            let text = why.to_string();
+            assert!(text.contains("`-gate`"), "{text}");
+            assert_eq!(why.source().is_some(), matches!(why, NotJoined::Io(_)));
+        }
+        assert!(NotJoined::Unsupported.to_string().contains("system"));
+    }
+}

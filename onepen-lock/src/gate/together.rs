@@ -54,6 +54,7 @@ fn take_turns(page: &Page, slot: usize, rounds: u32, counter: &AtomicU32) {
         });
         // Two steps, and no order of their own: the turn has to make it.
         let seen = counter.load(Relaxed);
+        thread::yield_now(); // so that the others have to wait
         counter.store(seen + 1, Relaxed);
         place.release(turn, round % 2 == 1 && round + 1 < rounds);
     }

@@ -293,3 +293,38 @@ pub fn beside(database: &Path, ending: &str) -> PathBuf {
     name.push(ending);
     name.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error;
+
+    #[test]
+    fn what_was_not_seen_is_said_with_what_to_do_about_it() {
+        let holder = Holder {
+            process: None,
+            held: Held::default(),
+        };
+        assert!(!holder.is_this_process());
+        assert!(
+            holder.to_string().starts_with("a process that cannot be"),
+            "{holder}"
+        );
+        let unseen = Unseen::Process {
+            pid: 42,
+            why: io::ErrorKind::NotFound,
+        };
+        assert!(unseen.to_string().contains("process 42"), "{unseen}");
+        let unseen = Unseen::Descriptors { processes: 3 };
+        assert!(unseen.to_string().contains("of 3 processes"), "{unseen}");
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let cannot = Cannot::Database("far/app.db".into(), denied());
+        assert!(cannot.to_string().starts_with("far/app.db: "), "{cannot}");
+        assert!(cannot.source().is_some());
+        let cannot = Cannot::Locks(denied());
+        assert!(cannot.to_string().contains("is /proc mounted?"), "{cannot}");
+        assert!(cannot.source().is_some());
+        assert!(Cannot::NotSupported.to_string().contains("Linux only"));
+        assert!(Cannot::NotSupported.source().is_none());
+    }
+}

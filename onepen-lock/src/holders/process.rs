@@ -217,6 +217,32 @@ mod tests {
     const STAT: &str = "12328 (python3) S 12321 12321 32537 0 -1 4194304 3017 6520 1 0 31 12 4 0 \
                         20 0 1 0 1241388 18845696 3848 18446744073709551615 94231159779328 0 0 0";
 
+    /// The letters of `/proc/PID/stat`, as the kernel's `fs/proc/array.c` has them.
+    #[test]
+    fn every_state_that_the_kernel_tells_has_its_words() {
+        let told = |letter| Activity::of(letter).to_string();
+        for (letters, words) in [
+            ("R", "running"),
+            ("SI", "sleeping"),
+            ("D", "waiting for a disk"),
+            ("T", "stopped"),
+            ("t", "stopped by a debugger"),
+            ("ZXx", "ended, not yet reaped"),
+            ("Pq", "state unknown"),
+        ] {
+            for letter in letters.chars() {
+                assert_eq!(told(letter), words, "{letter}");
+                assert_eq!(
+                    Activity::of(letter).is_stopped(),
+                    letters.eq_ignore_ascii_case("t")
+                );
+            }
+        }
+        let unseen = Process::unseen(7);
+        assert_eq!((unseen.pid, unseen.activity), (7, Activity::Unknown));
+        assert_eq!(unseen.command, "");
+    }
+
     #[test]
     fn a_process_is_read_from_its_stat() {
         let process = Process::parse_stat(12328, STAT).unwrap();
