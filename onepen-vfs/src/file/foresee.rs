@@ -24,7 +24,7 @@ const LOOKS_EVERY: Duration = Duration::from_millis(5);
 /// So long a transaction may take from its first read to its first write in its turn
 /// before others go on: if it is known to write, and if not.
 const READS: Duration = Duration::from_secs(1);
-const PERHAPS_READS: Duration = Duration::from_millis(100);
+const PERHAPS_READS: Duration = Duration::from_millis(200);
 
 impl Open {
     /// Whether the transaction that begins to read will write.
