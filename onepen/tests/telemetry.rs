@@ -289,8 +289,22 @@ fn spans_and_events_name_calls_and_never_values_or_sql() {
     db.read(|tx| tx.query_map("SELECT secret FROM kept", (), |row| row.get::<_, String>(0)))
         .unwrap();
     db.close();
+    let patient = onepen::Options::new()
+        .label("patient")
+        .log_waits(Duration::from_secs(3600))
+        .open_in_memory()
+        .unwrap();
+    let submitted = patient
+        .submit(|tx| tx.execute("CREATE TABLE kept(secret TEXT)", ()))
+        .unwrap();
+    submitted.wait().unwrap();
+    patient.close();
 
     let said = said.text();
+    let long = said.lines().filter(|line| line.contains("a wait was long"));
+    for line in long {
+        assert!(!line.contains("patient"), "it was not: {line}");
+    }
     for expected in [
         "write",
         "label=\"checkout\"",

@@ -332,6 +332,21 @@ fn writes_that_are_queued_are_finished_before_the_engine_is_closed() {
     assert!(crate::sync::lock(&rig.pen.state).engine.is_none());
 }
 
+#[test]
+fn who_makes_the_queue_so_long_is_counted_with_it() {
+    let rig = Rig::new(limits());
+    let waiting: Vec<_> = (0..3).map(|row| rig.queue(row)).collect();
+    rig.serve_here();
+    let mut stats = crate::Stats::default();
+    rig.pen.tally.snapshot(&mut stats);
+    let counted = (stats.longest_queue, stats.writes, stats.largest_group);
+    assert_eq!(counted, (3, 3, 3));
+    for handle in waiting {
+        handle.answer().unwrap();
+    }
+    rig.look();
+}
+
 /// However many deadlines there are in a long queue.
 #[test]
 fn the_queue_is_not_looked_through_again_sooner_than_a_look_takes() {

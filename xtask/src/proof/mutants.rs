@@ -133,8 +133,9 @@ pub fn run(ask: &Ask) -> Result<Figures, Failure> {
         }
         None => {
             probe::run_once(&home)?;
-            Copy::of(&root(), &home.join("apart"))?;
             Copy::of(&root(), &home.join("copy"))?;
+            Copy::of(&root(), &home.join("apart"))?;
+            stand_apart(&home.join("apart"))?;
             let workspace = workspace(&home, "copy", &packages);
             let list = list::list(&root(), CORE)?;
             let asked = |program: &str| !NOT_ASKED.contains(&program);
@@ -160,6 +161,23 @@ fn workspace(home: &Path, name: &str, packages: &[String]) -> Workspace {
         packages: packages.to_vec(),
         features: "onepen/tracing,onepen/metrics",
     }
+}
+
+/// Cargo tells the packages of two workspaces in one target directory apart by
+/// name and version alone: without another version, what is built here would take
+/// the place of the programs with the switches.
+fn stand_apart(root: &Path) -> Result<(), Failure> {
+    let manifest = root.join("Cargo.toml");
+    let text = std::fs::read_to_string(&manifest)?;
+    let (as_copied, another) = ("+planted\"", "+apart\"");
+    if !text.contains(as_copied) {
+        return Err(format!(
+            "{}: no version that ends so: {as_copied}",
+            manifest.display()
+        )
+        .into());
+    }
+    Ok(std::fs::write(manifest, text.replace(as_copied, another))?)
 }
 
 /// Tries those that are wanted and not known yet.

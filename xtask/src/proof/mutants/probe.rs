@@ -11,12 +11,17 @@ use serde_json::Value;
 use super::build::{Way, Workspace, count};
 use super::list::{Genre, list};
 use super::plan::Plan;
-use super::scratch;
 use super::trial::{Court, Verdict};
+use super::{alone, scratch};
 use crate::proof::Failure;
 
-const MANIFEST: &str = "[workspace]\n[package]\nname = \"probe\"\nversion = \"0.0.0\"\n\
-                        edition = \"2024\"\n";
+/// With a version of its own, as the workspaces of the core have.
+fn manifest(version: &str) -> String {
+    format!(
+        "[workspace]\n[package]\nname = \"probe\"\nversion = \"0.0.0+{version}\"\n\
+         edition = \"2024\"\n"
+    )
+}
 
 /// Everything that the weaver has to know, some of it tested and some not.
 const SOURCE: &str = include_str!("probe.rs.txt");
@@ -38,33 +43,39 @@ pub fn run_once(home: &Path) -> Result<(), Failure> {
 /// # Errors
 /// When a verdict differs, or a kind of mutant or of verdict did not occur.
 pub fn run(home: &Path) -> Result<usize, Failure> {
-    let root = home.join("probe");
-    if root.exists() {
-        std::fs::remove_dir_all(&root)?;
+    let home = &home.join("probe");
+    if home.exists() {
+        std::fs::remove_dir_all(home)?;
     }
-    std::fs::create_dir_all(root.join("src"))?;
-    std::fs::write(root.join("Cargo.toml"), MANIFEST)?;
-    std::fs::write(root.join("src/lib.rs"), SOURCE)?;
+    let crates = ["switched", "apart"].map(|version| (home.join(version).join("probe"), version));
+    for (root, version) in &crates {
+        std::fs::create_dir_all(root.join("src"))?;
+        std::fs::write(root.join("Cargo.toml"), manifest(version))?;
+        std::fs::write(root.join("src/lib.rs"), SOURCE)?;
+    }
     eprintln!("mutants: a small crate, by switches and by cargo-mutants …");
-    let theirs = theirs(&root)?;
-    let workspace = Workspace {
-        root: root.clone(),
-        target: root.join("target"),
+    let theirs = theirs(&crates[0].0)?;
+    let [workspace, apart] = crates.map(|(root, _)| Workspace {
+        root,
+        target: home.join("build"),
         packages: vec!["probe".to_owned()],
         features: "",
-    };
-    let list = list(&root, &["src/lib.rs"])?;
+    });
+    let list = list(&workspace.root, &["src/lib.rs"])?;
     let plan = Plan::make(&workspace, list, &|_| true, 2)?;
     let court = Court {
         programs: &plan.programs,
         scratch: scratch("probe"),
     };
     let mut seen = Vec::new();
-    for mutant in &plan.mutants {
+    let mut mutants: Vec<_> = plan.mutants.iter().collect();
+    // First, so that what they build would be noticed by the others, if it took the
+    // place of what those need.
+    mutants.sort_by_key(|mutant| plan.ways[mutant.number] != Way::Apart);
+    for mutant in mutants {
         let ours = match plan.ways[mutant.number] {
             Way::Unviable => Verdict::Unviable,
-            // As cargo-mutants does it: nothing to compare.
-            Way::Apart => continue,
+            Way::Apart => alone(&plan, mutant, &apart)?,
             Way::Switch => court.try_one(mutant.number, &plan.tests_of(mutant.number))?,
         };
         let word = match ours {
