@@ -402,6 +402,17 @@ mod tests {
     }
 
     #[test]
+    fn begin_is_asked_for_again_only_while_others_are_in_the_way() {
+        let own = Class::ALL.map(|class| (class, class.is_others_doing()));
+        let own: Vec<_> = own.iter().filter(|(_, others)| !others).collect();
+        let classes: Vec<_> = own.iter().map(|(class, _)| *class).collect();
+        assert_eq!(
+            classes,
+            [Class::Locked, Class::LockedSharedCache, Class::Schema]
+        );
+    }
+
+    #[test]
     fn what_trying_again_does_not_cure_is_in_no_class() {
         for code in [
             ffi::SQLITE_OK,

@@ -281,7 +281,7 @@ fn cancelled_writes_that_are_reached_are_let_go_then() {
 }
 
 /// How many hold on to the pen while four callers are woken, and when all is over.
-fn holds_on_the_pen(wake_beside: usize) -> (usize, usize) {
+fn holds_on_the_pen(wake_beside: usize, before: fn()) -> (usize, usize) {
     let rig = Rig::new(Limits {
         wake_beside,
         ..limits()
@@ -303,6 +303,7 @@ fn holds_on_the_pen(wake_beside: usize) -> (usize, usize) {
             Ok(pen.strong_count())
         });
         crate::sync::lock(&rig.pen.state).engine = engine;
+        before();
         rig.serve_here();
         after.answer().unwrap()
     });
@@ -313,8 +314,44 @@ fn holds_on_the_pen(wake_beside: usize) -> (usize, usize) {
 
 #[test]
 fn as_many_sleepers_as_the_bound_are_woken_by_a_herald_who_is_gone_in_the_end() {
-    assert_eq!(holds_on_the_pen(4), (2, 1));
-    assert_eq!(holds_on_the_pen(5), (1, 1));
+    assert_eq!(holds_on_the_pen(4, || ()), (2, 1));
+    assert_eq!(holds_on_the_pen(5, || ()), (1, 1));
+}
+
+/// In a process of its own, which has no memory for the stack of another thread.
+#[cfg(all(target_os = "linux", not(miri)))]
+#[test]
+fn where_there_is_no_thread_for_a_herald_everybody_is_woken_all_the_same() {
+    const IN_THE_CHILD: &str = "ONEPEN_HAS_NO_THREAD_TO_SPARE";
+    if std::env::var_os(IN_THE_CHILD).is_some() {
+        assert_eq!(holds_on_the_pen(4, no_more_threads), (1, 1));
+        return;
+    }
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "models::bounds::where_there_is_no_thread_for_a_herald_everybody_is_woken_all_the_same",
+        ])
+        .env(IN_THE_CHILD, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success(), "{}: {said}", child.status);
+}
+
+#[cfg(all(target_os = "linux", not(miri)))]
+fn no_more_threads() {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
+    let limit = libc::rlimit {
+        // Something to work with; a stack has twice that.
+        rlim_cur: pages * 4096 + (1 << 20),
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: the call reads the limit that it is given.
+    let refused = unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
+    assert_eq!(refused, 0);
+    assert!(std::thread::Builder::new().spawn(|| ()).is_err());
 }
 
 #[test]

@@ -78,7 +78,7 @@ impl Drop for AbortOnUnwind {
     }
 }
 
-#[cfg(all(test, unix, not(any(onepen_loom, onepen_shuttle))))]
+#[cfg(all(test, unix, not(any(miri, onepen_loom, onepen_shuttle))))]
 mod tests {
     use std::os::unix::process::ExitStatusExt;
     use std::process::{Command, Stdio};
