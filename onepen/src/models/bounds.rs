@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use super::fake::{FakeEngine, refused};
+use super::fake::{CommitFault, FakeEngine, refused};
 use super::{Handle, LONG, Rig, limits};
 use crate::cancel::CancelToken;
 use crate::error::{ErrorKind, WaitedFor};
@@ -215,6 +215,44 @@ fn nobody_runs_more_often_than_a_neighbours_failure_makes_necessary() {
     };
     assert_eq!(runs_when(2, &[], loses), [2, 2, 2, 1, 1]);
     assert_eq!(runs_when(4, &[], loses), [2, 2, 2, 2, 2]);
+}
+
+#[test]
+fn who_is_alone_when_its_commit_is_refused_is_not_run_again() {
+    for (writes, kind, runs_each) in [
+        (1, Kind::Grouped, 1),
+        (1, Kind::Alone, 1),
+        // Whose doing it is shows when each is by itself.
+        (3, Kind::Grouped, 2),
+    ] {
+        let rig = Rig::new(limits());
+        rig.world.next_commits([CommitFault::Refused]);
+        let runs = Arc::new(AtomicUsize::new(0));
+        let handles: Vec<_> = (0..writes)
+            .map(|row| {
+                let runs = Arc::clone(&runs);
+                rig.queue_with(&Ticket::default(), kind, move |engine| {
+                    runs.fetch_add(1, Relaxed);
+                    engine.insert(row)
+                })
+            })
+            .collect();
+        rig.serve_here();
+        for handle in handles {
+            assert_eq!(handle.answer().is_ok(), writes > 1);
+        }
+        assert_eq!(runs.load(Relaxed), writes as usize * runs_each);
+        rig.look();
+    }
+}
+
+#[test]
+fn a_file_that_nobody_else_writes_to_has_turns_without_end() {
+    use crate::pen::turn::{Alone, WriteLock};
+    assert!(Alone.take_now(None));
+    assert!(!Alone.should_end());
+    assert_eq!(Alone.others_are_waiting(), 0);
+    assert!(matches!(Alone.holder(), (None, None)));
 }
 
 #[test]

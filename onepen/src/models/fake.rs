@@ -24,6 +24,12 @@ pub(super) enum CommitFault {
     None,
     /// Disk full: SQLite rolled back, nothing was written.
     NotCommitted,
+    /// For something that one of the members met.
+    #[cfg_attr(
+        any(onepen_loom, onepen_shuttle),
+        allow(dead_code, reason = "no threads")
+    )]
+    Refused,
     /// The sync failed: nothing shows now, a crash may bring it back.
     Unknown,
     /// A bug of ours.
@@ -382,10 +388,14 @@ impl Engine for FakeEngine {
                 self.ends();
                 Ok(())
             }
-            CommitFault::NotCommitted => {
+            CommitFault::NotCommitted | CommitFault::Refused => {
                 self.ends();
+                let code = match fault {
+                    Some(CommitFault::Refused) => rusqlite::ffi::SQLITE_CORRUPT,
+                    _ => rusqlite::ffi::SQLITE_FULL,
+                };
                 Err(CommitError {
-                    error: Arc::new(sqlite(rusqlite::ffi::SQLITE_FULL)),
+                    error: Arc::new(sqlite(code)),
                     outcome: Outcome::NotCommitted,
                     holder: None,
                 })
