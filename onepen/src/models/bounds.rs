@@ -9,7 +9,8 @@ use super::fake::{CommitFault, FakeEngine, refused};
 use super::{Handle, LONG, Rig, limits};
 use crate::cancel::CancelToken;
 use crate::error::{ErrorKind, WaitedFor};
-use crate::pen::job::{Header, Kind, Ticket};
+use crate::pen::job::{Answer, Header, Job, Kind, Ticket};
+use crate::pen::queue::Queued;
 use crate::pen::{Limits, WhenFull};
 use crate::sync::Arc;
 use crate::timer::Expires;
@@ -215,6 +216,31 @@ fn nobody_runs_more_often_than_a_neighbours_failure_makes_necessary() {
     };
     assert_eq!(runs_when(2, &[], loses), [2, 2, 2, 1, 1]);
     assert_eq!(runs_when(4, &[], loses), [2, 2, 2, 2, 2]);
+}
+
+#[test]
+fn who_comes_while_a_group_runs_joins_it() {
+    let rig = Rig::new(limits());
+    let insert = |engine: &mut FakeEngine| engine.insert(2);
+    let ticket = Ticket::default();
+    let second = Arc::new(Job::new(&ticket, Kind::Grouped, Instant::now(), insert));
+    let pen = Arc::downgrade(&rig.pen);
+    let member = Arc::clone(&second);
+    let first = rig.queue_with(&ticket, Kind::Grouped, move |engine: &mut FakeEngine| {
+        let pen = pen.upgrade().expect("it is being served");
+        let member: Queued<FakeEngine> = Arc::clone(&member) as _;
+        pen.enqueue(&Ticket::default(), &member)?;
+        // Nobody else: what is queued from here on is refused.
+        pen.close();
+        engine.insert(1)
+    });
+    rig.pen.serve();
+    first.answer().unwrap();
+    let second: &dyn Answer<()> = &*second;
+    second.take().expect("an answer").unwrap().unwrap();
+    assert_eq!(rig.world.commits(), 1);
+    assert_eq!(rig.world.committed(), [1, 2]);
+    rig.look();
 }
 
 #[test]

@@ -194,6 +194,12 @@ fn the_oldest_number_is_first_and_one_from_the_future_last() {
     page.slots[70].ticket.store(tickets[3] + 1, SeqCst);
     assert_eq!(world.place(0).first(None), Some(5));
     assert_eq!(world.place(127).position(tickets[2]), 1);
+    let last = page.header.tickets.load(SeqCst);
+    for (age, first) in [(u64::MAX / 2, 70), (u64::MAX / 2 + 1, 5)] {
+        let ticket = last.wrapping_sub(age);
+        page.slots[70].ticket.store(ticket, SeqCst);
+        assert_eq!(world.place(0).first(None), Some(first), "{age}");
+    }
     // Whoever has the turn stands before nobody.
     let five = Owner {
         slot: 5,
