@@ -9,7 +9,7 @@ use super::fake::{CommitFault, FakeEngine, refused};
 use super::{Handle, LONG, Rig, limits};
 use crate::cancel::CancelToken;
 use crate::error::{ErrorKind, WaitedFor};
-use crate::pen::job::{Answer, Header, Job, Kind, Ticket};
+use crate::pen::job::{Answer, Header, Job, Kind, Priority, Ticket};
 use crate::pen::queue::Queued;
 use crate::pen::{Limits, WhenFull};
 use crate::sync::Arc;
@@ -216,6 +216,65 @@ fn nobody_runs_more_often_than_a_neighbours_failure_makes_necessary() {
     };
     assert_eq!(runs_when(2, &[], loses), [2, 2, 2, 1, 1]);
     assert_eq!(runs_when(4, &[], loses), [2, 2, 2, 2, 2]);
+}
+
+/// Eight writes pass a waiting one of lower priority, wherever they begin to count.
+#[test]
+fn a_write_of_lower_priority_is_passed_eight_times_and_then_served() {
+    use Priority::{High, Low, Normal};
+    let rig = Rig::new(limits());
+    let queue = |priority: Priority, writes: u32| {
+        let ticket = Ticket {
+            priority,
+            bytes: 100,
+            ..Ticket::default()
+        };
+        let insert = |row: u32| move |engine: &mut FakeEngine| engine.insert(row);
+        let queued = |row| rig.queue_with(&ticket, Kind::Grouped, insert(row));
+        (0..writes).map(queued).collect::<Vec<_>>()
+    };
+    let claim = || {
+        let claimed = crate::sync::lock(&rig.pen.state).queue.claim();
+        claimed.expect("somebody waits").header().priority
+    };
+    let _kept = [queue(Normal, 2), queue(Low, 1)];
+    assert_eq!(claim(), Normal);
+    let _kept_too = queue(High, 20);
+    // The low one has been passed once already.
+    let mut served: Vec<_> = (0..7).map(|_| High).collect();
+    served.extend([Low, High, Normal]);
+    served.extend((0..12).map(|_| High));
+    let claimed: Vec<_> = served.iter().map(|_| claim()).collect();
+    assert_eq!(claimed, served);
+    let queue = &crate::sync::lock(&rig.pen.state).queue;
+    assert_eq!((queue.len(), queue.bytes()), (0, 0));
+}
+
+#[test]
+fn a_wait_for_the_lock_tells_how_much_of_it_was_for_the_pen() {
+    let rig = Rig::new(limits());
+    assert!(rig.world.stranger_locks());
+    let ticket = Ticket {
+        patience: Some(LONG),
+        ..Ticket::default()
+    };
+    let late = rig.queue_with(&ticket, Kind::Grouped, |engine| engine.insert(1));
+    std::thread::scope(|scope| {
+        // From here on the pen is in hand, and its holder waits for a stranger.
+        scope.spawn(|| rig.pen.serve());
+        while !rig.pen.at_write_lock.load(crate::sync::Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
+        rig.timer.fire(Instant::now() + 2 * LONG);
+        rig.pen.close();
+    });
+    let error = late.answer().unwrap_err();
+    let waited = error.waited();
+    assert_eq!(waited.what, WaitedFor::WriteLock);
+    let parts: Vec<_> = waited.parts.iter().map(|part| part.what).collect();
+    assert_eq!(parts, [WaitedFor::Pen, WaitedFor::WriteLock]);
+    rig.world.stranger_unlocks();
+    rig.look();
 }
 
 #[test]
