@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use super::fake::{CommitFault, FakeEngine, refused};
 use super::{Handle, LONG, Rig, limits};
 use crate::cancel::CancelToken;
-use crate::error::{ErrorKind, WaitedFor};
+use crate::engine::Bystanders;
+use crate::error::{ErrorKind, Holder, WaitedFor};
 use crate::pen::job::{Answer, Header, Job, Kind, Priority, Ticket};
 use crate::pen::queue::Queued;
 use crate::pen::{Limits, WhenFull};
@@ -98,6 +99,22 @@ fn a_group_takes_nobody_when_others_have_waited_long_enough() {
         let counted = transactions_in(rig, writes, &Ticket::default());
         assert_eq!(counted, transactions, "{writes}");
     }
+}
+
+#[test]
+fn at_the_end_of_a_turn_it_is_told_whether_there_is_more_to_write() {
+    let rig = Rig::new(Limits {
+        group_members: 2,
+        ..limits()
+    });
+    rig.world.ask_for_more();
+    let handles: Vec<_> = (0..5).map(|row| rig.queue(row)).collect();
+    rig.serve_here();
+    for handle in handles {
+        handle.answer().unwrap();
+    }
+    assert_eq!(rig.world.was_there_more(), [true, true, false]);
+    rig.look();
 }
 
 #[test]
@@ -250,9 +267,22 @@ fn a_write_of_lower_priority_is_passed_eight_times_and_then_served() {
     assert_eq!((queue.len(), queue.bytes()), (0, 0));
 }
 
-#[test]
-fn a_wait_for_the_lock_tells_how_much_of_it_was_for_the_pen() {
+/// What a write has waited for that is late while the holder of the pen waits for a
+/// stranger, or is said to wait for readers.
+fn late(readers: bool) -> crate::error::Waited {
+    struct Readers;
+    impl Bystanders for Readers {
+        fn are_here(&self) -> bool {
+            false
+        }
+        fn are_awaited(&self) -> bool {
+            true
+        }
+    }
     let rig = Rig::new(limits());
+    if readers {
+        rig.pen.mind(Arc::new(Readers));
+    }
     assert!(rig.world.stranger_locks());
     let ticket = Ticket {
         patience: Some(LONG),
@@ -260,7 +290,6 @@ fn a_wait_for_the_lock_tells_how_much_of_it_was_for_the_pen() {
     };
     let late = rig.queue_with(&ticket, Kind::Grouped, |engine| engine.insert(1));
     std::thread::scope(|scope| {
-        // From here on the pen is in hand, and its holder waits for a stranger.
         scope.spawn(|| rig.pen.serve());
         while !rig.pen.at_write_lock.load(crate::sync::Ordering::Relaxed) {
             std::thread::yield_now();
@@ -268,13 +297,24 @@ fn a_wait_for_the_lock_tells_how_much_of_it_was_for_the_pen() {
         rig.timer.fire(Instant::now() + 2 * LONG);
         rig.pen.close();
     });
-    let error = late.answer().unwrap_err();
-    let waited = error.waited();
-    assert_eq!(waited.what, WaitedFor::WriteLock);
-    let parts: Vec<_> = waited.parts.iter().map(|part| part.what).collect();
-    assert_eq!(parts, [WaitedFor::Pen, WaitedFor::WriteLock]);
+    let waited = late.answer().unwrap_err().waited().clone();
     rig.world.stranger_unlocks();
     rig.look();
+    waited
+}
+
+#[test]
+fn a_wait_for_others_tells_for_whom_and_how_much_of_it_was_for_the_pen() {
+    for (readers, what, holder) in [
+        (false, WaitedFor::WriteLock, None),
+        (true, WaitedFor::Readers, Some(Holder::own_reads())),
+    ] {
+        let waited = late(readers);
+        assert_eq!(waited.what, what);
+        let parts: Vec<_> = waited.parts.iter().map(|part| part.what).collect();
+        assert_eq!(parts, [WaitedFor::Pen, what]);
+        assert_eq!(waited.holder, holder);
+    }
 }
 
 #[test]

@@ -16,10 +16,15 @@ struct Fake<'a> {
     dead: RefCell<BTreeSet<usize>>,
     locked: Cell<bool>,
     woken: RefCell<Vec<usize>>,
+    /// Comes to stand in line while it is asked who lives.
+    comes: Cell<Option<usize>>,
 }
 
 impl World for &Fake<'_> {
     fn lives(&self, slot: usize) -> bool {
+        if let Some(comes) = self.comes.take() {
+            self.place(comes).enter(NOW);
+        }
         !self.dead.borrow().contains(&slot)
     }
 
@@ -43,6 +48,7 @@ impl<'a> Fake<'a> {
             dead: RefCell::default(),
             locked: Cell::new(false),
             woken: RefCell::default(),
+            comes: Cell::new(None),
         }
     }
 
@@ -351,6 +357,20 @@ fn the_dead_are_taken_off_a_line_in_which_nobody_is_first() {
     let left = [1 << 63 | 1, 0];
     let waiting = [0, 1].map(|index| page.header.waiting[index].load(SeqCst));
     assert_eq!(waiting, left);
+}
+
+#[test]
+fn who_comes_while_the_turn_is_let_go_is_not_overlooked() {
+    let page = blank();
+    let world = Fake::of(&page);
+    let a = world.place(0);
+    let turn = taken(&a, NOW);
+    // A bit without a ticket: somebody is about to come, and nobody is first.
+    page.header.waiting[0].fetch_or(1 << 7, SeqCst);
+    world.comes.set(Some(9));
+    assert_eq!(a.release(turn, false), Released::Passed);
+    assert_eq!(world.turn(), Some((9, Phase::Granted)));
+    assert_eq!(world.woken(), [9]);
 }
 
 #[test]
