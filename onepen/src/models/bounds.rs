@@ -318,6 +318,28 @@ fn a_wait_for_others_tells_for_whom_and_how_much_of_it_was_for_the_pen() {
 }
 
 #[test]
+fn a_group_is_called_by_the_label_of_its_first() {
+    let rig = Rig::new(limits());
+    let handles = ["first", "second", "third"].map(|label| {
+        let ticket = Ticket {
+            label: Some(label.into()),
+            ..Ticket::default()
+        };
+        let pen = Arc::downgrade(&rig.pen);
+        rig.queue_with(&ticket, Kind::Grouped, move |_: &mut FakeEngine| {
+            let pen = pen.upgrade().expect("it is being served");
+            let state = crate::sync::lock(&pen.state);
+            Ok(state.holder.label.clone())
+        })
+    });
+    rig.serve_here();
+    for handle in handles {
+        assert_eq!(handle.answer().unwrap().as_deref(), Some("first"));
+    }
+    rig.look();
+}
+
+#[test]
 fn who_comes_while_a_group_runs_joins_it() {
     let rig = Rig::new(limits());
     let insert = |engine: &mut FakeEngine| engine.insert(2);

@@ -18,6 +18,8 @@ struct Fake<'a> {
     woken: RefCell<Vec<usize>>,
     /// Comes to stand in line while it is asked who lives.
     comes: Cell<Option<usize>>,
+    /// Leaves the line when it is woken.
+    leaves: Cell<Option<usize>>,
 }
 
 impl World for &Fake<'_> {
@@ -34,7 +36,11 @@ impl World for &Fake<'_> {
 
     fn wake(&self, word: &AtomicU32) {
         let slot = (self.page.slots.iter()).position(|slot| std::ptr::eq(&slot.word, word));
-        self.woken.borrow_mut().push(slot.expect("a slot's word"));
+        let slot = slot.expect("a slot's word");
+        self.woken.borrow_mut().push(slot);
+        if self.leaves.get() == Some(slot) {
+            self.place(slot).leave();
+        }
     }
 }
 
@@ -49,6 +55,7 @@ impl<'a> Fake<'a> {
             locked: Cell::new(false),
             woken: RefCell::default(),
             comes: Cell::new(None),
+            leaves: Cell::new(None),
         }
     }
 
@@ -371,6 +378,20 @@ fn who_comes_while_the_turn_is_let_go_is_not_overlooked() {
     assert_eq!(a.release(turn, false), Released::Passed);
     assert_eq!(world.turn(), Some((9, Phase::Granted)));
     assert_eq!(world.woken(), [9]);
+}
+
+#[test]
+fn who_leaves_while_it_is_given_the_turn_does_not_keep_it() {
+    let page = blank();
+    let world = Fake::of(&page);
+    let a = world.place(0);
+    let turn = taken(&a, NOW);
+    world.place(5).enter(NOW);
+    world.place(9).enter(NOW);
+    world.leaves.set(Some(5));
+    assert_eq!(a.release(turn, false), Released::Passed);
+    assert_eq!(world.turn(), Some((9, Phase::Granted)));
+    assert_eq!(world.woken(), [5, 9]);
 }
 
 #[test]
