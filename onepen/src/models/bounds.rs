@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use super::fake::{CommitFault, FakeEngine, refused};
 use super::{Handle, LONG, Rig, limits};
 use crate::cancel::CancelToken;
-use crate::error::{ErrorKind, WaitedFor};
-use crate::pen::job::{Header, Kind, Ticket};
+use crate::engine::Bystanders;
+use crate::error::{ErrorKind, Holder, WaitedFor};
+use crate::pen::job::{Answer, Header, Job, Kind, Priority, Ticket};
+use crate::pen::queue::Queued;
 use crate::pen::{Limits, WhenFull};
 use crate::sync::Arc;
 use crate::timer::Expires;
@@ -97,6 +99,22 @@ fn a_group_takes_nobody_when_others_have_waited_long_enough() {
         let counted = transactions_in(rig, writes, &Ticket::default());
         assert_eq!(counted, transactions, "{writes}");
     }
+}
+
+#[test]
+fn at_the_end_of_a_turn_it_is_told_whether_there_is_more_to_write() {
+    let rig = Rig::new(Limits {
+        group_members: 2,
+        ..limits()
+    });
+    rig.world.ask_for_more();
+    let handles: Vec<_> = (0..5).map(|row| rig.queue(row)).collect();
+    rig.serve_here();
+    for handle in handles {
+        handle.answer().unwrap();
+    }
+    assert_eq!(rig.world.was_there_more(), [true, true, false]);
+    rig.look();
 }
 
 #[test]
@@ -215,6 +233,135 @@ fn nobody_runs_more_often_than_a_neighbours_failure_makes_necessary() {
     };
     assert_eq!(runs_when(2, &[], loses), [2, 2, 2, 1, 1]);
     assert_eq!(runs_when(4, &[], loses), [2, 2, 2, 2, 2]);
+}
+
+/// Eight writes pass a waiting one of lower priority, wherever they begin to count.
+#[test]
+fn a_write_of_lower_priority_is_passed_eight_times_and_then_served() {
+    use Priority::{High, Low, Normal};
+    let rig = Rig::new(limits());
+    let queue = |priority: Priority, writes: u32| {
+        let ticket = Ticket {
+            priority,
+            bytes: 100,
+            ..Ticket::default()
+        };
+        let insert = |row: u32| move |engine: &mut FakeEngine| engine.insert(row);
+        let queued = |row| rig.queue_with(&ticket, Kind::Grouped, insert(row));
+        (0..writes).map(queued).collect::<Vec<_>>()
+    };
+    let claim = || {
+        let claimed = crate::sync::lock(&rig.pen.state).queue.claim();
+        claimed.expect("somebody waits").header().priority
+    };
+    let _kept = [queue(Normal, 2), queue(Low, 1)];
+    assert_eq!(claim(), Normal);
+    let _kept_too = queue(High, 20);
+    // The low one has been passed once already.
+    let mut served: Vec<_> = (0..7).map(|_| High).collect();
+    served.extend([Low, High, Normal]);
+    served.extend((0..12).map(|_| High));
+    let claimed: Vec<_> = served.iter().map(|_| claim()).collect();
+    assert_eq!(claimed, served);
+    let queue = &crate::sync::lock(&rig.pen.state).queue;
+    assert_eq!((queue.len(), queue.bytes()), (0, 0));
+}
+
+/// What a write has waited for that is late while the holder of the pen waits for a
+/// stranger, or is said to wait for readers.
+fn late(readers: bool) -> crate::error::Waited {
+    struct Readers;
+    impl Bystanders for Readers {
+        fn are_here(&self) -> bool {
+            false
+        }
+        fn are_awaited(&self) -> bool {
+            true
+        }
+    }
+    let rig = Rig::new(limits());
+    if readers {
+        rig.pen.mind(Arc::new(Readers));
+    }
+    assert!(rig.world.stranger_locks());
+    let ticket = Ticket {
+        patience: Some(LONG),
+        ..Ticket::default()
+    };
+    let late = rig.queue_with(&ticket, Kind::Grouped, |engine| engine.insert(1));
+    std::thread::scope(|scope| {
+        scope.spawn(|| rig.pen.serve());
+        while !rig.pen.at_write_lock.load(crate::sync::Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
+        rig.timer.fire(Instant::now() + 2 * LONG);
+        rig.pen.close();
+    });
+    let waited = late.answer().unwrap_err().waited().clone();
+    rig.world.stranger_unlocks();
+    rig.look();
+    waited
+}
+
+#[test]
+fn a_wait_for_others_tells_for_whom_and_how_much_of_it_was_for_the_pen() {
+    for (readers, what, holder) in [
+        (false, WaitedFor::WriteLock, None),
+        (true, WaitedFor::Readers, Some(Holder::own_reads())),
+    ] {
+        let waited = late(readers);
+        assert_eq!(waited.what, what);
+        let parts: Vec<_> = waited.parts.iter().map(|part| part.what).collect();
+        assert_eq!(parts, [WaitedFor::Pen, what]);
+        assert_eq!(waited.holder, holder);
+    }
+}
+
+#[test]
+fn a_group_is_called_by_the_label_of_its_first() {
+    let rig = Rig::new(limits());
+    let handles = ["first", "second", "third"].map(|label| {
+        let ticket = Ticket {
+            label: Some(label.into()),
+            ..Ticket::default()
+        };
+        let pen = Arc::downgrade(&rig.pen);
+        rig.queue_with(&ticket, Kind::Grouped, move |_: &mut FakeEngine| {
+            let pen = pen.upgrade().expect("it is being served");
+            let state = crate::sync::lock(&pen.state);
+            Ok(state.holder.label.clone())
+        })
+    });
+    rig.serve_here();
+    for handle in handles {
+        assert_eq!(handle.answer().unwrap().as_deref(), Some("first"));
+    }
+    rig.look();
+}
+
+#[test]
+fn who_comes_while_a_group_runs_joins_it() {
+    let rig = Rig::new(limits());
+    let insert = |engine: &mut FakeEngine| engine.insert(2);
+    let ticket = Ticket::default();
+    let second = Arc::new(Job::new(&ticket, Kind::Grouped, Instant::now(), insert));
+    let pen = Arc::downgrade(&rig.pen);
+    let member = Arc::clone(&second);
+    let first = rig.queue_with(&ticket, Kind::Grouped, move |engine: &mut FakeEngine| {
+        let pen = pen.upgrade().expect("it is being served");
+        let member: Queued<FakeEngine> = Arc::clone(&member) as _;
+        pen.enqueue(&Ticket::default(), &member)?;
+        // Nobody else: what is queued from here on is refused.
+        pen.close();
+        engine.insert(1)
+    });
+    rig.pen.serve();
+    first.answer().unwrap();
+    let second: &dyn Answer<()> = &*second;
+    second.take().expect("an answer").unwrap().unwrap();
+    assert_eq!(rig.world.commits(), 1);
+    assert_eq!(rig.world.committed(), [1, 2]);
+    rig.look();
 }
 
 #[test]

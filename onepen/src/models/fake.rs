@@ -147,6 +147,18 @@ impl World {
         self.turns().ends = true;
     }
 
+    /// Asks at the end of each turn whether there is more to write.
+    #[cfg(not(any(onepen_loom, onepen_shuttle)))]
+    pub(super) fn ask_for_more(&self) {
+        self.turns().more = Some(Vec::new());
+    }
+
+    /// The answers.
+    #[cfg(not(any(onepen_loom, onepen_shuttle)))]
+    pub(super) fn was_there_more(&self) -> Vec<bool> {
+        self.turns().more.take().unwrap_or_default()
+    }
+
     /// What was said to be done in each turn: commits and writes.
     #[cfg(not(any(onepen_loom, onepen_shuttle)))]
     pub(super) fn passed_on(&self) -> Vec<(u64, u64)> {
@@ -190,6 +202,8 @@ struct Turns {
     /// Ours has lasted long enough.
     ends: bool,
     passed_on: Vec<Done>,
+    /// Whether there was more to write, each time; if it is asked.
+    more: Option<Vec<bool>>,
 }
 
 /// The queue between processes, with one other process in it.
@@ -209,8 +223,15 @@ impl WriteLock for FakeWriteLock {
         Ok(())
     }
 
-    fn pass_on(&self, done: Done, _: &mut dyn FnMut() -> bool) {
-        self.0.turns().passed_on.push(done);
+    fn pass_on(&self, done: Done, more: &mut dyn FnMut() -> bool) {
+        let asks = self.0.turns().more.is_some();
+        let more = asks.then(more);
+        let mut turns = self.0.turns();
+        turns.passed_on.push(done);
+        if let Some(told) = &mut turns.more {
+            told.extend(more);
+        }
+        drop(turns);
         if !std::mem::replace(&mut self.0.turns().ours, false) {
             self.0.violated("a turn was passed on that was not taken");
         }

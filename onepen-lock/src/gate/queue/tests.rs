@@ -16,10 +16,17 @@ struct Fake<'a> {
     dead: RefCell<BTreeSet<usize>>,
     locked: Cell<bool>,
     woken: RefCell<Vec<usize>>,
+    /// Comes to stand in line while it is asked who lives.
+    comes: Cell<Option<usize>>,
+    /// Leaves the line when it is woken.
+    leaves: Cell<Option<usize>>,
 }
 
 impl World for &Fake<'_> {
     fn lives(&self, slot: usize) -> bool {
+        if let Some(comes) = self.comes.take() {
+            self.place(comes).enter(NOW);
+        }
         !self.dead.borrow().contains(&slot)
     }
 
@@ -29,7 +36,11 @@ impl World for &Fake<'_> {
 
     fn wake(&self, word: &AtomicU32) {
         let slot = (self.page.slots.iter()).position(|slot| std::ptr::eq(&slot.word, word));
-        self.woken.borrow_mut().push(slot.expect("a slot's word"));
+        let slot = slot.expect("a slot's word");
+        self.woken.borrow_mut().push(slot);
+        if self.leaves.get() == Some(slot) {
+            self.place(slot).leave();
+        }
     }
 }
 
@@ -43,6 +54,8 @@ impl<'a> Fake<'a> {
             dead: RefCell::default(),
             locked: Cell::new(false),
             woken: RefCell::default(),
+            comes: Cell::new(None),
+            leaves: Cell::new(None),
         }
     }
 
@@ -194,6 +207,12 @@ fn the_oldest_number_is_first_and_one_from_the_future_last() {
     page.slots[70].ticket.store(tickets[3] + 1, SeqCst);
     assert_eq!(world.place(0).first(None), Some(5));
     assert_eq!(world.place(127).position(tickets[2]), 1);
+    let last = page.header.tickets.load(SeqCst);
+    for (age, first) in [(u64::MAX / 2, 70), (u64::MAX / 2 + 1, 5)] {
+        let ticket = last.wrapping_sub(age);
+        page.slots[70].ticket.store(ticket, SeqCst);
+        assert_eq!(world.place(0).first(None), Some(first), "{age}");
+    }
     // Whoever has the turn stands before nobody.
     let five = Owner {
         slot: 5,
@@ -345,6 +364,34 @@ fn the_dead_are_taken_off_a_line_in_which_nobody_is_first() {
     let left = [1 << 63 | 1, 0];
     let waiting = [0, 1].map(|index| page.header.waiting[index].load(SeqCst));
     assert_eq!(waiting, left);
+}
+
+#[test]
+fn who_comes_while_the_turn_is_let_go_is_not_overlooked() {
+    let page = blank();
+    let world = Fake::of(&page);
+    let a = world.place(0);
+    let turn = taken(&a, NOW);
+    // A bit without a ticket: somebody is about to come, and nobody is first.
+    page.header.waiting[0].fetch_or(1 << 7, SeqCst);
+    world.comes.set(Some(9));
+    assert_eq!(a.release(turn, false), Released::Passed);
+    assert_eq!(world.turn(), Some((9, Phase::Granted)));
+    assert_eq!(world.woken(), [9]);
+}
+
+#[test]
+fn who_leaves_while_it_is_given_the_turn_does_not_keep_it() {
+    let page = blank();
+    let world = Fake::of(&page);
+    let a = world.place(0);
+    let turn = taken(&a, NOW);
+    world.place(5).enter(NOW);
+    world.place(9).enter(NOW);
+    world.leaves.set(Some(5));
+    assert_eq!(a.release(turn, false), Released::Passed);
+    assert_eq!(world.turn(), Some((9, Phase::Granted)));
+    assert_eq!(world.woken(), [5, 9]);
 }
 
 #[test]

@@ -342,6 +342,7 @@ fn a_turn_of_ours_that_stands_still_is_passed_over_at_the_second_look() {
     assert!(line.still.found_free, "free at one look");
     assert!(!seat.stands_still(&mut line, asked + TWICE - 1));
     // Who has SQLite's lock now has moved.
+    assert!(!seat.lock_is_held());
     let lock = scene.locks(WAL_WRITE_BYTE);
     assert!(seat.lock_is_held());
     assert!(!seat.stands_still(&mut line, asked + TWICE));
