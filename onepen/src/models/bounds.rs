@@ -2,6 +2,7 @@
 //! what others are told of a turn. No threads, as in `groups`: where a bound is
 //! reached is counted, on both sides of it.
 
+use std::sync::Weak;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -10,9 +11,9 @@ use super::{Handle, LONG, Rig, limits};
 use crate::cancel::CancelToken;
 use crate::engine::Bystanders;
 use crate::error::{ErrorKind, Holder, WaitedFor};
-use crate::pen::job::{Answer, Header, Job, Kind, Priority, Ticket};
+use crate::pen::job::{Header, Job, Kind, Priority, Ticket};
 use crate::pen::queue::Queued;
-use crate::pen::{Limits, WhenFull};
+use crate::pen::{Limits, Pen, WhenFull};
 use crate::sync::Arc;
 use crate::timer::Expires;
 
@@ -339,29 +340,41 @@ fn a_group_is_called_by_the_label_of_its_first() {
     rig.look();
 }
 
-#[test]
-fn who_comes_while_a_group_runs_joins_it() {
+/// Each queues the next while it runs: in how many transactions?
+fn transactions_of_a_chain(writes: u32) -> u32 {
+    fn write(row: u32, last: u32, pen: Weak<Pen<FakeEngine>>) -> Queued<FakeEngine> {
+        let call = move |engine: &mut FakeEngine| {
+            let pen = Weak::upgrade(&pen).expect("it is being served");
+            if row < last {
+                let next = write(row + 1, last, Arc::downgrade(&pen));
+                pen.enqueue(&Ticket::default(), &next)?;
+            } else {
+                pen.close();
+            }
+            engine.insert(row)
+        };
+        Arc::new(Job::new(
+            &Ticket::default(),
+            Kind::Grouped,
+            Instant::now(),
+            call,
+        ))
+    }
     let rig = Rig::new(limits());
-    let insert = |engine: &mut FakeEngine| engine.insert(2);
-    let ticket = Ticket::default();
-    let second = Arc::new(Job::new(&ticket, Kind::Grouped, Instant::now(), insert));
-    let pen = Arc::downgrade(&rig.pen);
-    let member = Arc::clone(&second);
-    let first = rig.queue_with(&ticket, Kind::Grouped, move |engine: &mut FakeEngine| {
-        let pen = pen.upgrade().expect("it is being served");
-        let member: Queued<FakeEngine> = Arc::clone(&member) as _;
-        pen.enqueue(&Ticket::default(), &member)?;
-        // Nobody else: what is queued from here on is refused.
-        pen.close();
-        engine.insert(1)
-    });
+    let first = write(1, writes, Arc::downgrade(&rig.pen));
+    rig.pen.enqueue(&Ticket::default(), &first).unwrap();
     rig.pen.serve();
-    first.answer().unwrap();
-    let second: &dyn Answer<()> = &*second;
-    second.take().expect("an answer").unwrap().unwrap();
-    assert_eq!(rig.world.commits(), 1);
-    assert_eq!(rig.world.committed(), [1, 2]);
+    assert_eq!(rig.world.committed(), (1..=writes).collect::<Vec<_>>());
+    let transactions = rig.world.commits();
     rig.look();
+    transactions
+}
+
+#[test]
+fn who_comes_while_a_group_runs_joins_it_and_whoever_comes_after_that_does_not() {
+    assert_eq!(transactions_of_a_chain(2), 1);
+    assert_eq!(transactions_of_a_chain(3), 2);
+    assert_eq!(transactions_of_a_chain(4), 2);
 }
 
 #[test]
@@ -528,11 +541,15 @@ fn where_there_is_no_thread_for_a_herald_everybody_is_woken_all_the_same() {
 fn no_more_threads() {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
-    let limit = libc::rlimit {
-        // Something to work with; a stack has twice that.
-        rlim_cur: pages * 4096 + (1 << 20),
-        rlim_max: libc::RLIM_INFINITY,
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
     };
+    // SAFETY: the call writes to the limit that it is given.
+    let refused = unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) };
+    assert_eq!(refused, 0);
+    // Something to work with; a stack has twice that.
+    limit.rlim_cur = pages * 4096 + (1 << 20);
     // SAFETY: the call reads the limit that it is given.
     let refused = unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
     assert_eq!(refused, 0);

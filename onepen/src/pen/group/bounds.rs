@@ -61,7 +61,7 @@ impl Bounds {
                 // Before anybody else ran it may use this very transaction.
                 Some(Kind::Alone) if group.claimed.is_empty() && group.members.is_empty() => {}
                 _ => {
-                    self.closed = self.closed || !group.members.is_empty();
+                    self.closed = !group.members.is_empty();
                     break;
                 }
             }

@@ -184,6 +184,8 @@ impl Workspace {
             .env("CARGO_TARGET_DIR", &self.target)
             .env("CARGO_BUILD_BUILD_DIR", &self.target)
             .env("CARGO_PROFILE_DEV_DEBUG", "0")
+            // Gigabytes, for what is built once.
+            .env("CARGO_INCREMENTAL", "0")
             // A change may well be something that a lint denies.
             .env("RUSTFLAGS", "--cap-lints=allow")
             .stdin(Stdio::null())
