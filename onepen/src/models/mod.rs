@@ -22,7 +22,8 @@
 //! | `crowd` | more threads, panics, priorities, dropped futures |
 //! | `groups` | what a group makes of a failing member or COMMIT; no threads at all |
 //! | `queued` | who waits for a queued write, and what a cancelled one leaves behind; no threads either |
-//! | `bounds` | how large a group becomes, what the queue keeps, who is told what |
+//! | `bounds` | how large a group becomes, how often its members run, who is told what |
+//! | `kept` | what the queue keeps, and who wakes those in it |
 //! | `line` | who is next, for everything that is given out by turns |
 //! | `pool` | connections of SQLite's own, given out by that line |
 //! | `turns` | the pen and those who write by a permit |
@@ -39,6 +40,8 @@ mod crowd;
 #[cfg(not(any(onepen_loom, onepen_shuttle)))]
 mod groups;
 mod handover;
+#[cfg(not(any(onepen_loom, onepen_shuttle)))]
+mod kept;
 mod line;
 #[cfg(not(onepen_loom))]
 mod pool;
