@@ -12,8 +12,9 @@ use super::notes::{self, Note, Stamp};
 use super::queue::{Look, Place, Watched, World};
 use super::text;
 
-/// Everybody lives; and nobody is passed over, for SQLite's lock is held.
-struct Kernel;
+/// Everybody lives, a wake-up is counted; and nobody is passed over, for SQLite's lock
+/// is held.
+pub(super) struct Kernel;
 
 impl World for Kernel {
     fn lives(&self, _: usize) -> bool {

@@ -2,12 +2,12 @@
 //! place on the page, and a lock on its byte by a description of its own.
 
 use std::fs::File;
-use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::*;
 use crate::gate::layout::{Page, SLOTS};
-use crate::gate::queue::{Place, World};
+use crate::gate::queue::Place;
+use crate::gate::together::Kernel;
 use crate::gate::{Gate, alive};
 use crate::holders::{WAL_OPEN_BYTE, WAL_WRITE_BYTE};
 
@@ -18,23 +18,6 @@ struct Scene {
     gate: Gate,
     /// Of the other process.
     other: File,
-}
-
-/// Everybody lives, and a wake-up is counted.
-struct Quiet;
-
-impl World for Quiet {
-    fn lives(&self, _: usize) -> bool {
-        true
-    }
-
-    fn lock_is_held(&self) -> bool {
-        true
-    }
-
-    fn wake(&self, word: &AtomicU32) {
-        word.fetch_add(1, SeqCst);
-    }
 }
 
 const OTHER: usize = SLOTS - 1;
@@ -81,13 +64,13 @@ fn page(seat: &Seat) -> &Page {
     seat.inner.place().page
 }
 
-fn other(page: &Page) -> Place<'_, Quiet> {
+fn other(page: &Page) -> Place<'_, Kernel> {
     page.slots[OTHER].generation.store(7, SeqCst);
     Place {
         page,
         slot: OTHER,
         generation: 7,
-        world: Quiet,
+        world: Kernel,
     }
 }
 
