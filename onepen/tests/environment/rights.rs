@@ -1,9 +1,11 @@
 //! Rights that are missing, for a program that wants to write. (For one that only
 //! reads: `read_only.rs`.)
 
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use onepen::{Database, Options, Outcome};
@@ -39,10 +41,32 @@ fn one_without_rights() {
 fn answer(path: &Path) -> String {
     let mut command = child("rights::one_without_rights", path);
     // SAFETY: a system call without memory. Root is nobody's nobody.
-    if unsafe { libc::geteuid() } == 0 {
-        command.uid(NOBODY).gid(NOBODY);
+    let nobody = (unsafe { libc::geteuid() } == 0).then(|| {
+        // A checkout may lie where only its owner may go, and this program in it.
+        let program = tempfile::Builder::new().tempfile_in("/tmp").unwrap();
+        std::fs::copy(command.get_program(), program.path()).unwrap();
+        set(program.path(), 0o755);
+        program.into_temp_path()
+    });
+    if let Some(program) = &nobody {
+        let mut its = Command::new(program);
+        its.args(command.get_args()).uid(NOBODY).gid(NOBODY);
+        its.envs(
+            command
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+        command = its;
     }
-    let ran = command.output().unwrap();
+    // A program that another test starts has the file open for writing until it runs.
+    let ran = loop {
+        match command.output() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
+                std::thread::yield_now();
+            }
+            ran => break ran.unwrap(),
+        }
+    };
     let said = String::from_utf8_lossy(&ran.stdout).into_owned();
     let said = said.lines().find_map(|line| line.strip_prefix("> "));
     said.unwrap_or_else(|| panic!("{ran:?}")).to_owned()
