@@ -99,3 +99,17 @@ def in_a_program(source: str, *arguments: Any, check: bool = True) -> str:
     )
     assert not check or ran.returncode == 0, ran.stdout
     return ran.stdout
+
+
+def runs(folder: Path, *command: str) -> str:
+    """What a Python prints that runs in `folder`, and ends well."""
+    answer = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+    assert answer.returncode == 0, answer.stdout
+    return answer.stdout

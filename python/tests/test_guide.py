@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import re
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import onepen
 import pytest
+from conftest import runs
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/guide/database-is-locked.md"
 TEXT = PAGE.read_text()
@@ -25,16 +24,7 @@ def ran(source: str, folder: Path) -> str:
     """What a program prints that runs in `folder`."""
     program = folder / "app.py"
     program.write_text(source)
-    answer = subprocess.run(
-        [sys.executable, str(program)],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-    )
-    assert answer.returncode == 0, answer.stdout
-    return answer.stdout
+    return runs(folder, str(program))
 
 
 def test_the_program_of_the_page_fails_as_it_stands(tmp_path: Path) -> None:

@@ -7,12 +7,10 @@ says it, and each reads a number and writes the next in one deferred transaction
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import count
+from conftest import count, runs
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/guide/database-is-locked.md"
 PROCESSES, TIMES = 3, 60
@@ -90,19 +88,6 @@ assert not any([worker.wait() for worker in running])
 """,
     ),
 }
-
-
-def runs(folder: Path, *command: str) -> str:
-    answer = subprocess.run(
-        [sys.executable, *command],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-    )
-    assert answer.returncode == 0, answer.stdout
-    return answer.stdout
 
 
 @pytest.fixture
