@@ -40,7 +40,7 @@ fn run(dir: &Path, arguments: &[&OsStr]) -> Ran {
             child.kill().unwrap();
             panic!("{arguments:?} hangs");
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5)); // between two looks
     };
     let heard = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
     let ran = Ran {

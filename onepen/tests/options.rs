@@ -78,7 +78,7 @@ fn a_database_works_whatever_the_values_of_its_options() {
                 .execute("INSERT INTO a VALUES (?1)", (n,))
                 .unwrap();
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5)); // the time of a lease
         drop(kept);
         db.write_in_steps(0..10, |tx, n| {
             tx.execute("INSERT INTO a VALUES (?1)", (n,)).map(drop)

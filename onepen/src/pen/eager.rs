@@ -123,21 +123,21 @@ impl Eager {
             return false;
         };
         let mut before = start;
-        let wait = loop {
+        let (wait, now) = loop {
             std::thread::yield_now();
             let now = nanos(self.began.elapsed());
             if now - before > nanos(SLOW) {
-                break Wait::Slow;
+                break (Wait::Slow, now);
             }
             before = now;
             if over() {
-                break Wait::Good;
+                break (Wait::Good, now);
             }
             if now - start > nanos(LATE) {
-                break Wait::Late;
+                break (Wait::Late, now);
             }
         };
-        self.report(leave, wait, nanos(self.began.elapsed()));
+        self.report(leave, wait, now);
         over()
     }
 
