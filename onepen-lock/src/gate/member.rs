@@ -101,7 +101,7 @@ impl Gate {
         joined.retain(|_, inner| inner.strong_count() > 0);
         let id = (meta.dev(), meta.ino());
         let known = joined.get(&id).and_then(Weak::upgrade);
-        if let Some(inner) = known.filter(|inner| inner.is_here()) {
+        if let Some(inner) = known.filter(|inner| inner.is_here() && !inner.map.is_lost()) {
             return Ok(Self { inner });
         }
         let slot = claim_slot(&file)?;
