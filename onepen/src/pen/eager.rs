@@ -25,6 +25,12 @@ use std::time::{Duration, Instant};
 
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
+/// Elsewhere everybody sleeps: in a model, and where it was not measured.
+const HERE: bool = cfg!(all(
+    target_os = "linux",
+    not(any(onepen_loom, onepen_shuttle))
+));
+
 /// Somebody else had the processor: more than hundreds of our own threads take in
 /// between (less than that took them for somebody else), and what a busy program beside
 /// us takes nearly every time (with more than that it was found too late).
@@ -106,16 +112,15 @@ impl Eager {
 
     /// Says whether the last group had many blocked members.
     pub(super) fn crowd(&self, crowd: bool) {
-        if !cfg!(any(onepen_loom, onepen_shuttle)) && self.crowd.load(Ordering::Relaxed) != crowd {
+        if HERE && self.crowd.load(Ordering::Relaxed) != crowd {
             self.crowd.store(crowd, Ordering::Relaxed);
         }
     }
 
     /// Gives the processor away until `over`, as long as that is sensible; whether
     /// it is over.
-    #[cfg(all(target_os = "linux", not(any(onepen_loom, onepen_shuttle))))]
     pub(super) fn wait(&self, over: impl Fn() -> bool) -> bool {
-        if !self.crowd.load(Ordering::Relaxed) {
+        if !HERE || !self.crowd.load(Ordering::Relaxed) {
             return false;
         }
         let clock = || nanos(self.began.elapsed());
@@ -126,12 +131,6 @@ impl Eager {
         let (wait, now) = give_away(start, clock, &over);
         self.report(leave, wait, now);
         over()
-    }
-
-    /// In a model, and where it was not measured, everybody sleeps.
-    #[cfg(not(all(target_os = "linux", not(any(onepen_loom, onepen_shuttle)))))]
-    pub(super) fn wait(&self, _over: impl Fn() -> bool) -> bool {
-        false
     }
 
     fn leave(&self, now: u64) -> Option<Leave> {
@@ -192,7 +191,6 @@ impl Eager {
 
 /// Gives the processor away from `start` on, as long as that is sensible: what became
 /// of the wait, and when.
-#[cfg(all(target_os = "linux", not(any(onepen_loom, onepen_shuttle))))]
 fn give_away(start: u64, clock: impl Fn() -> u64, over: impl Fn() -> bool) -> (Wait, u64) {
     let mut before = start;
     loop {
@@ -215,7 +213,8 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-#[cfg(all(test, not(any(onepen_loom, onepen_shuttle))))]
+#[cfg(test)]
+#[cfg(not(any(onepen_loom, onepen_shuttle)))]
 mod tests {
     use super::*;
 
@@ -275,7 +274,6 @@ mod tests {
 
     /// A wait from `start` on, with looks at a clock `steps` apart, which is over at the
     /// look `over`: what became of it, and after how long.
-    #[cfg(target_os = "linux")]
     fn wait_of(steps: &[u64], over: usize) -> (Wait, u64) {
         const START: u64 = 60_000 * MS;
         let (looks, now) = (std::cell::Cell::new(0), std::cell::Cell::new(START));
@@ -289,7 +287,6 @@ mod tests {
         (wait, end - START)
     }
 
-    #[cfg(target_os = "linux")]
     #[test]
     fn a_wait_is_slow_by_one_call_late_by_all_of_them_and_else_good() {
         let (slow, late) = (nanos(SLOW), nanos(LATE));
