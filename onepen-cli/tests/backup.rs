@@ -172,6 +172,41 @@ fn what_a_backup_cannot_do_it_says_and_its_exit_code_too() {
 }
 
 #[test]
+fn over_a_rollback_journal_who_writes_all_the_time_is_named_or_held() {
+    let dir = tempfile::tempdir().unwrap();
+    let (app, copy) = (dir.path().join("app.db"), dir.path().join("copy.db"));
+    make(&app, "delete");
+    rusqlite::Connection::open(&app)
+        .unwrap()
+        .execute_batch("CREATE TABLE weight(b); INSERT INTO weight VALUES (zeroblob(6000000))")
+        .unwrap();
+    let writer = Stranger::new(
+        &app,
+        "
+import threading
+def write():
+    own = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
+    while True: own.execute('UPDATE t SET n = n + 1')
+threading.Thread(target=write, daemon=True).start()",
+    );
+    // It rests most of the time, so that somebody has written before each step.
+    let backup = ["backup", text(&app), text(&copy), "--share", "0.05"];
+    let refused = onepen(&backup);
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("somebody wrote"),
+        "{}",
+        refused.stderr
+    );
+    assert!(refused.stderr.contains(&writer.pid()), "{}", refused.stderr);
+    assert!(!copy.exists());
+    let held = onepen(&[&backup[..], &["--hold-writers", "60s"]].concat());
+    assert_eq!(held.code, 0, "{}", held.stderr);
+    assert!(sum(&copy) > 0);
+    writer.end();
+}
+
+#[test]
 fn a_restore_names_who_has_the_database_open() {
     let dir = tempfile::tempdir().unwrap();
     let (app, copy) = (dir.path().join("app.db"), dir.path().join("copy.db"));

@@ -130,7 +130,7 @@ impl Turns {
     /// The turn is for a transaction that reads first, for so long at most.
     pub fn reads_first(&self, time: Duration) {
         if let Some(Some(seat)) = self.seat.get() {
-            seat.reads_first(time);
+            let _ = seat.reads_first(time);
         }
     }
 

@@ -59,6 +59,9 @@
 //! - **To keep** the turn between two writes of a slice, `held → open`. The first
 //!   in line is woken once in a slice and sets an alarm to its end; when it rings
 //!   and the turn is still open, it hands it on (to itself: it is first).
+//! - **To confirm** ([`Seat::confirm`]): with SQLite's lock in hand, `held → held` under
+//!   a new number. Either it was passed over before, and knows it now and lets the lock
+//!   go; or whoever was about to pass it over fails, looks again and finds the lock held.
 //! - **To give up waiting**: clear bit and ticket, then look whether the turn was
 //!   granted meanwhile, and if so hand it on. Who grants looks at the ticket again
 //!   afterwards. One of the two sees the other.

@@ -196,6 +196,12 @@ impl<W: World> Place<'_, W> {
         }
     }
 
+    /// Our turn, once more, under a new number: who looked at it before and found that
+    /// it stands still passes it over no more. `None` when somebody has done so.
+    pub(super) fn confirm(&self, turn: Turn) -> Option<Turn> {
+        self.change(turn, self.me(Phase::Held))
+    }
+
     /// Draws a number and stands in line.
     pub(super) fn enter(&self, now: u64) -> u64 {
         let draw = || {
