@@ -46,6 +46,12 @@ pub unsafe fn register(host: Host, default: bool) -> c_int {
     }
     // SAFETY: what SQLite has in its list is a VFS of the version it says.
     let model = unsafe { &*below };
+    // Another thread, or another copy of this library, has just registered it. Never
+    // one over the other: they would take turns from each other.
+    // SAFETY: a VFS that is in SQLite's list has a name, which ends in 0.
+    if !model.name.is_null() && unsafe { CStr::from_ptr(model.name) } == NAME {
+        return sqlite::OK;
+    }
     let of_version = |version| model.version >= version;
     let served = Box::new(Served {
         vfs: Vfs {
