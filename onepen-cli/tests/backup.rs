@@ -127,6 +127,7 @@ fn a_backup_and_back() {
 fn what_a_backup_cannot_do_it_says_and_its_exit_code_too() {
     let dir = tempfile::tempdir().unwrap();
     let (app, copy) = (dir.path().join("app.db"), dir.path().join("copy.db"));
+    let nowhere = dir.path().join("nowhere").join("copy.db");
     make(&app, "wal");
     for (arguments, code, part) in [
         (&["backup", "missing.db", "copy.db"][..], 2, "missing.db"),
@@ -147,8 +148,13 @@ fn what_a_backup_cannot_do_it_says_and_its_exit_code_too() {
         ),
         (
             &["restore", "missing.db", text(&copy)],
-            1,
+            2,
             "no such database",
+        ),
+        (
+            &["backup", text(&app), text(&nowhere)],
+            2,
+            "create it first",
         ),
         (
             &["backup", text(&app), text(&copy), "--deadline", "0s"],
