@@ -84,6 +84,10 @@ impl Open {
         if self.real_write(sqlite::SHM_LOCK) != sqlite::OK {
             return None;
         }
+        if !self.turns.confirm() {
+            self.real_write(sqlite::SHM_UNLOCK);
+            return None;
+        }
         self.turns.locked();
         self.at_write.set(self.header());
         self.change(Machine::short_lock_write);
@@ -206,11 +210,16 @@ impl Open {
                     } else {
                         self.turns.try_take_or_poll()
                     };
-                    if yes && call == Call::LockRead {
-                        self.reads_first();
-                    }
                     yes.into()
                 }
+                Action::ConfirmTurn => {
+                    let yes = match call {
+                        Call::LockRead => self.reads_first(),
+                        _ => self.turns.confirm(),
+                    };
+                    yes.into()
+                }
+                Action::WaitABit => self.waits_a_bit().into(),
                 Action::Wait(_) => {
                     let since = *waits.get_or_insert_with(Instant::now);
                     self.machine.set(machine);

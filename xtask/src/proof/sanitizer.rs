@@ -36,6 +36,8 @@ struct Sanitizer {
     report: &'static str,
     /// A program with the mistake that it is for.
     probe: &'static str,
+    /// Of a part, the tests that cannot be run with it.
+    skips: &'static [(&'static str, &'static str)],
 }
 
 const HOST: &str = "x86_64-unknown-linux-gnu";
@@ -70,6 +72,9 @@ pub fn tsan(ask: &Ask) -> Result<Figures, Failure> {
         build_std: true,
         report: "WARNING: ThreadSanitizer",
         probe: "race.rs",
+        // They let a store fault, and look at numbers in the handler: an atomic store is done
+        // inside of the run-time, with its lock in hand, and so the handler hangs.
+        skips: &[("onepen-lock --test gate", "steps::")],
     }
     .run(ask)
 }
@@ -91,6 +96,7 @@ pub fn asan(ask: &Ask) -> Result<Figures, Failure> {
         build_std: false,
         report: "ERROR: ",
         probe: "stale.rs",
+        skips: &[],
     }
     .run(ask)
 }
@@ -211,13 +217,12 @@ impl Sanitizer {
 
     /// How many tests of a part passed without a report.
     fn count(&self, part: &str) -> Result<Vec<Figure>, Failure> {
-        let mut running = self
-            .cargo()
-            .arg("-p")
-            .args(part.split(' '))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()?;
+        let mut tests = self.cargo();
+        tests.arg("-p").args(part.split(' ')).arg("--");
+        for (_, skipped) in self.skips.iter().filter(|(of, _)| *of == part) {
+            tests.args(["--skip", skipped]);
+        }
+        let mut running = tests.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let output = running.stdout.take().ok_or("the tests say nothing")?;
         let (mut passed, mut reported) = (0, false);
         for line in BufReader::new(output).lines() {
