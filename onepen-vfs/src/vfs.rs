@@ -157,3 +157,49 @@ unsafe extern "C" fn sleep(vfs: *mut Vfs, microseconds: c_int) -> c_int {
         (*below).sleep.map_or(0, |sleep| sleep(below, microseconds))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::FUNCTIONS;
+    use std::cell::Cell;
+
+    thread_local! {
+        static DEFAULT: Cell<*mut Vfs> = const { Cell::new(null_mut()) };
+        static REGISTERED: Cell<u32> = const { Cell::new(0) };
+    }
+
+    /// Between its two questions another thread has registered one.
+    unsafe extern "C" fn find(name: *const c_char) -> *mut Vfs {
+        if name.is_null() {
+            DEFAULT.get()
+        } else {
+            null_mut()
+        }
+    }
+
+    unsafe extern "C" fn register_it(_: *mut Vfs, _: c_int) -> c_int {
+        REGISTERED.set(REGISTERED.get() + 1);
+        sqlite::OK
+    }
+
+    #[test]
+    fn it_is_never_put_over_itself() {
+        let functions = [find as *const c_void; FUNCTIONS];
+        // SAFETY: of these only the two that are put in their places are called.
+        let mut host = unsafe { Host::from_functions(&functions) }.unwrap();
+        host.vfs_find = find;
+        host.vfs_register = register_it;
+        // SAFETY: zeros are a VFS without methods: numbers, and pointers that may be null.
+        let mut default: Vfs = unsafe { std::mem::zeroed() };
+        default.version = 3;
+        for (name, registered) in [(c"unix", 1), (NAME, 0)] {
+            default.name = name.as_ptr();
+            DEFAULT.set(&raw mut default);
+            REGISTERED.set(0);
+            // SAFETY: what is registered is never used.
+            assert_eq!(unsafe { register(host, true) }, sqlite::OK);
+            assert_eq!(REGISTERED.get(), registered);
+        }
+    }
+}
