@@ -78,7 +78,7 @@ impl Open {
                 return self.known.get();
             }
         }
-        self.reads_first();
+        self.reads_first(true);
         true
     }
 
