@@ -112,6 +112,7 @@ pub const OPEN_MAIN_DB: c_int = 0x100;
 
 pub const SHM_UNLOCK: c_int = 1;
 pub const SHM_LOCK: c_int = 2;
+pub const SHM_SHARED: c_int = 4;
 pub const SHM_EXCLUSIVE: c_int = 8;
 
 /// Slots of the wal-index (`wal.c`).

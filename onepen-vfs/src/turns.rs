@@ -58,6 +58,7 @@ impl Turns {
     }
 
     /// Takes the place at the gate, with the first call.
+    #[inline]
     pub fn seat(&self) -> Option<&Seat> {
         self.seat.get_or_init(|| self.join()).as_ref()
     }
@@ -92,6 +93,7 @@ impl Turns {
     }
 
     /// Takes the turn if that needs no waiting.
+    #[inline]
     pub fn try_take(&self) -> bool {
         let Some(seat) = self.seat() else {
             return true;

@@ -60,6 +60,7 @@ impl Open {
     /// time, for a while.
     fn looks_for_strangers(&self) -> bool {
         let now = Instant::now();
+        self.reads_since.set(Some(now));
         let due = self.look_at.get().is_none_or(|at| now >= at);
         if due || self.turns.met_a_stranger_lately(now) {
             self.look_at.set(Some(now + LOOKS_EVERY));
@@ -105,9 +106,12 @@ impl Open {
         }
     }
 
-    /// The turn is taken for a transaction that reads first. `false`: it is lost already.
-    pub(super) fn reads_first(&self) -> bool {
-        self.reads_since.set(Some(Instant::now()));
+    /// The turn is taken for a transaction that reads first, after it `waited` or at once.
+    /// `false`: it is lost already.
+    pub(super) fn reads_first(&self, waited: bool) -> bool {
+        if waited || self.reads_since.get().is_none() {
+            self.reads_since.set(Some(Instant::now()));
+        }
         self.reads_first_as(self.known.get())
     }
 

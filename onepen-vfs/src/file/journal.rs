@@ -81,7 +81,7 @@ impl Open {
         }
         self.turns.seat();
         let since = Instant::now();
-        while !self.turns.try_take_or_poll() || !self.reads_first() {
+        while !self.turns.try_take_or_poll() || !self.reads_first(true) {
             if !self.wait(sqlite::OK, since) {
                 return self.known.get();
             }

@@ -5,6 +5,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::ManuallyDrop;
 use std::ptr::null;
 
+use super::shm::NEITHER;
 use super::{Busy, Open, Wrapped, below, parts};
 use crate::guard::guard;
 use crate::sqlite::{self, Db, File, IoMethods};
@@ -129,15 +130,18 @@ unsafe extern "C" fn close(file: *mut File) -> c_int {
 unsafe extern "C" fn shm_lock(file: *mut File, offset: c_int, n: c_int, flags: c_int) -> c_int {
     // SAFETY: SQLite calls it with a file of ours that is open.
     let open = unsafe { parts(file) };
-    match open.short_shm_lock(offset, n, flags) {
-        Some(rc) => rc,
-        None => guarded_shm_lock(open, offset, n, flags),
+    if open.is_short(offset, flags)
+        && let Some(rc) = open.short_shm_lock(offset, n, flags)
+    {
+        return rc;
     }
+    long_shm_lock(open, offset, n, flags)
 }
 
-/// Apart, because it would weigh down the short way.
+/// Apart, because it would weigh down the short way. (Of the C interface, so that it is
+/// known not to panic.)
 #[inline(never)]
-fn guarded_shm_lock(open: &Open, offset: c_int, n: c_int, flags: c_int) -> c_int {
+extern "C" fn long_shm_lock(open: &Open, offset: c_int, n: c_int, flags: c_int) -> c_int {
     guard(sqlite::IOERR, || open.shm_lock(offset, n, flags))
 }
 
@@ -186,10 +190,38 @@ unsafe extern "C" fn unlock(file: *mut File, level: c_int) -> c_int {
 }
 
 unsafe extern "C" fn file_control(file: *mut File, code: c_int, argument: *mut c_void) -> c_int {
+    let ours = matches!(
+        code,
+        sqlite::FCNTL_PDB
+            | sqlite::FCNTL_BUSYHANDLER
+            | sqlite::FCNTL_PRAGMA
+            | sqlite::FCNTL_LOCK_TIMEOUT
+    );
     // SAFETY: as above.
-    let open = unsafe { parts(file) };
+    if ours && let Some(rc) = unsafe { own_file_control(parts(file), code, argument) } {
+        return rc;
+    }
+    // SAFETY: as above.
+    unsafe {
+        let below = below(file);
+        let file_control = (*(*below).methods).file_control;
+        file_control.map_or(sqlite::NOTFOUND, |file_control| {
+            file_control(below, code, argument)
+        })
+    }
+}
+
+/// Those of which we want to know. `None`: the file below does, too.
+///
+/// # Safety
+/// The argument has to be what SQLite gives with this code.
+#[cold]
+unsafe fn own_file_control(open: &Open, code: c_int, argument: *mut c_void) -> Option<c_int> {
     match code {
-        sqlite::FCNTL_PDB if !argument.is_null() => open.db.set(argument.cast::<*mut Db>()),
+        sqlite::FCNTL_PDB if !argument.is_null() => {
+            open.db.set(argument.cast::<*mut Db>());
+            open.short.set(NEITHER);
+        }
         sqlite::FCNTL_BUSYHANDLER if !argument.is_null() => {
             // SAFETY: for this code the argument is an array of two pointers, a
             // function and what it takes, to be used for as long as the file is open.
@@ -224,24 +256,18 @@ unsafe extern "C" fn file_control(file: *mut File, code: c_int, argument: *mut c
                     unsafe {
                         let copy = (open.served.host.malloc)(answer.len() as c_int);
                         if copy.is_null() {
-                            return sqlite::NOMEM;
+                            return Some(sqlite::NOMEM);
                         }
                         std::ptr::copy_nonoverlapping(answer.as_ptr(), copy.cast(), answer.len());
                         argument.cast::<*mut c_void>().write(copy);
                     }
-                    return sqlite::OK;
+                    return Some(sqlite::OK);
                 }
             }
         }
         // Where SQLite would block in a lock itself it would do so out of turn.
-        sqlite::FCNTL_LOCK_TIMEOUT if !open.through.get() => return sqlite::NOTFOUND,
+        sqlite::FCNTL_LOCK_TIMEOUT if !open.through.get() => return Some(sqlite::NOTFOUND),
         _ => {}
     }
-    // SAFETY: as above.
-    unsafe {
-        let file_control = (*(*open.below).methods).file_control;
-        file_control.map_or(sqlite::NOTFOUND, |file_control| {
-            file_control(open.below, code, argument)
-        })
-    }
+    None
 }

@@ -56,6 +56,9 @@ struct Open {
     below: *mut File,
     turns: Arc<Turns>,
     machine: Cell<Machine>,
+    /// Of the next call for a read lock, if that has nothing to do but to pass it on: its
+    /// flags. See [`shm`].
+    short: Cell<c_int>,
     /// Where SQLite keeps the connection that uses the file now.
     db: Cell<*mut *mut Db>,
     first_db: Cell<*mut Db>,
@@ -63,7 +66,7 @@ struct Open {
     /// The first region of the wal-index, while it is mapped.
     index: Cell<*const u64>,
     remembered: Cell<Option<Header>>,
-    at_write: Cell<Option<Header>>,
+    at_write: Cell<Option<u64>>,
     kind: Cell<Option<Kind>>,
     kinds: Cell<Lately>,
     /// What was foreseen on the short way, which was none.
@@ -207,6 +210,7 @@ impl Open {
             below,
             turns: Arc::new(Turns::new(OsStr::from_bytes(path.to_bytes()).into())),
             machine: Cell::default(),
+            short: Cell::new(shm::NEITHER),
             db: Cell::new(null_mut()),
             first_db: Cell::new(null_mut()),
             busy: Cell::new(None),
@@ -233,6 +237,7 @@ impl Open {
     }
 
     /// The connection that uses the file now; null when none is known.
+    #[inline]
     fn db(&self) -> *mut Db {
         let place = self.db.get();
         if place.is_null() {
@@ -243,6 +248,7 @@ impl Open {
     }
 
     /// A second connection uses the same cache: leave both alone.
+    #[inline]
     fn is_shared(&self) -> bool {
         let db = self.db();
         if self.first_db.get().is_null() {
@@ -251,12 +257,20 @@ impl Open {
         db != self.first_db.get()
     }
 
-    #[inline]
+    /// `with` has to be one of the machine's own methods, which come back to nothing here.
+    #[inline(always)]
     fn change<T>(&self, with: impl FnOnce(&mut Machine) -> T) -> T {
-        let mut machine = self.machine.get();
-        let answer = with(&mut machine);
-        self.machine.set(machine);
-        answer
+        // In place: to copy bytes that were just written one by one, the processor has to
+        // wait for them.
+        // SAFETY: the file is used by one thread at a time, and nothing else gets at the
+        // machine while `with` runs.
+        with(unsafe { &mut *self.machine.as_ptr() })
+    }
+
+    /// The same for what changes nothing.
+    #[inline(always)]
+    fn ask<T>(&self, with: impl FnOnce(&Machine) -> T) -> T {
+        self.change(|machine| with(machine))
     }
 
     fn end(&self) {
@@ -264,6 +278,7 @@ impl Open {
             self.drive(Call::Close, || sqlite::OK);
         }
         waiting::over();
+        self.short.set(shm::NEITHER);
         self.index.set(null());
     }
 }

@@ -2,8 +2,10 @@
 //! and does what it says at the operating system, the gate and the learnt kinds.
 //!
 //! Of most calls of a program that is alone nothing follows but that they are passed on.
-//! For them there is a short way, which does the same as the long one: the test
-//! `the_short_way_of_a_lock_is_the_long_one` compares the two for every state.
+//! For them there are shorter ways, which do the same as the long one: the test
+//! `the_short_way_of_a_lock_is_the_long_one` compares the two for every state. That of
+//! a read lock is as short as can be: whether it is open is found out beforehand, by the
+//! call before ([`Open::settle`]).
 
 use std::ffi::c_int;
 use std::time::Instant;
@@ -13,7 +15,17 @@ use crate::promotion::{Action, Answer, Call, Machine, Stage, Told, Will};
 use crate::sqlite;
 use crate::waiting;
 
+/// What SQLite asks for, in all combinations that it knows.
+const LOCK_READ: c_int = sqlite::SHM_LOCK | sqlite::SHM_SHARED;
+const UNLOCK_READ: c_int = sqlite::SHM_UNLOCK | sqlite::SHM_SHARED;
+const LOCK: c_int = sqlite::SHM_LOCK | sqlite::SHM_EXCLUSIVE;
+const UNLOCK: c_int = sqlite::SHM_UNLOCK | sqlite::SHM_EXCLUSIVE;
+
+/// None of them: there is no short way.
+pub(super) const NEITHER: c_int = 0;
+
 impl Open {
+    #[inline(always)]
     pub(super) fn real_shm_lock(&self, offset: c_int, n: c_int, flags: c_int) -> c_int {
         // SAFETY: the file below is open, and has the method, or SQLite would not
         // have found it among ours.
@@ -25,47 +37,118 @@ impl Open {
         }
     }
 
+    #[inline(always)]
     pub(super) fn real_write(&self, flags: c_int) -> c_int {
         self.real_shm_lock(sqlite::SLOT_WRITE, 1, flags | sqlite::SHM_EXCLUSIVE)
     }
 
+    /// Whether this is the call for a read lock that [`settle`](Self::settle) found to
+    /// have the shortest way.
+    #[inline(always)]
+    pub(super) fn is_short(&self, offset: c_int, flags: c_int) -> bool {
+        flags == self.short.get()
+            && offset >= sqlite::SLOT_READ
+            && !waiting::does_anybody_remember()
+            && !self.turns.has_turn()
+    }
+
+    /// That way, of which nothing follows but that the call is passed on: the end of a
+    /// transaction of which nothing is to be learnt, or the beginning of a single
+    /// statement, which reads, or writes and takes the write lock by itself. `None` for
+    /// the beginning of another transaction. Nothing in it can panic.
+    #[inline(always)]
+    pub(super) fn short_shm_lock(&self, offset: c_int, n: c_int, flags: c_int) -> Option<c_int> {
+        if flags == UNLOCK_READ {
+            self.change(Machine::short_unlock_read);
+            self.commits.set(0); // there is no turn to pass on
+            self.short.set(LOCK_READ);
+            return Some(self.real_shm_lock(offset, n, flags));
+        }
+        // SAFETY: a field of the B-tree that owns this file, as SQLite told; the
+        // connection that it names is in the middle of using this file.
+        let alone = unsafe {
+            let db = *self.db.get();
+            db == self.first_db.get() && (self.served.host.get_autocommit)(db) != 0
+        };
+        if !alone {
+            return None;
+        }
+        self.kind.set(None);
+        let rc = self.real_shm_lock(offset, n, flags);
+        self.committed.set(false);
+        let granted = rc == sqlite::OK;
+        self.change(|machine| machine.short_lock_read(granted));
+        if granted {
+            self.short.set(UNLOCK_READ);
+        }
+        Some(rc)
+    }
+
+    /// The short ways of the write lock, or the long way.
+    #[inline]
     pub(super) fn shm_lock(&self, offset: c_int, n: c_int, flags: c_int) -> c_int {
+        let write = offset == sqlite::SLOT_WRITE && n == 1 && !self.through.get();
+        if write && self.several.get().is_none() && !waiting::does_anybody_remember() {
+            let at_once = match flags {
+                LOCK => self.lock_write_at_once(),
+                UNLOCK => self.unlock_write_at_once(),
+                _ => None,
+            };
+            if let Some(rc) = at_once {
+                return rc;
+            }
+        }
+        self.long_shm_lock(offset, n, flags)
+    }
+
+    /// Whether the next call may go the short way.
+    fn settle(&self) {
+        let alone = !self.through.get() && self.several.get().is_none() && self.turns.is_seated();
+        self.short.set(if !alone {
+            NEITHER
+        } else if self.ask(|machine| machine.may_end_at_once() && machine.rests()) {
+            UNLOCK_READ
+        } else if self.ask(Machine::may_read_at_once) && !self.db().is_null() && !self.is_shared() {
+            LOCK_READ
+        } else {
+            NEITHER
+        });
+    }
+
+    #[inline(never)]
+    fn long_shm_lock(&self, offset: c_int, n: c_int, flags: c_int) -> c_int {
         waiting::asked(&self.turns);
-        let lock = flags & sqlite::SHM_LOCK != 0;
-        let exclusive = flags & sqlite::SHM_EXCLUSIVE != 0;
-        let call = match (offset, n, exclusive, lock) {
-            _ if self.through.get() => None,
-            (sqlite::SLOT_READ..sqlite::SLOTS, 1, false, true) => Some(Call::LockRead),
-            (sqlite::SLOT_READ..sqlite::SLOTS, 1, false, false) => Some(Call::UnlockRead),
-            (sqlite::SLOT_WRITE, 1, true, true) => Some(Call::LockWrite),
-            (sqlite::SLOT_WRITE, 1, true, false) => Some(Call::UnlockWrite),
-            (sqlite::SLOT_CHECKPOINT, 1, true, true) => Some(Call::LockCheckpoint),
-            (sqlite::SLOT_CHECKPOINT, 1, true, false) => Some(Call::UnlockCheckpoint),
-            _ => None,
-        };
         let pass = || self.real_shm_lock(offset, n, flags);
+        let call = match (offset, n, flags) {
+            _ if self.through.get() => return pass(),
+            (sqlite::SLOT_READ..sqlite::SLOTS, 1, LOCK_READ) => Call::LockRead,
+            (sqlite::SLOT_READ..sqlite::SLOTS, 1, UNLOCK_READ) => Call::UnlockRead,
+            (sqlite::SLOT_WRITE, 1, LOCK) => Call::LockWrite,
+            (sqlite::SLOT_WRITE, 1, UNLOCK) => Call::UnlockWrite,
+            (sqlite::SLOT_CHECKPOINT, 1, LOCK) => Call::LockCheckpoint,
+            (sqlite::SLOT_CHECKPOINT, 1, UNLOCK) => Call::UnlockCheckpoint,
+            _ => return pass(),
+        };
         let at_once = match call {
-            None => return pass(),
-            Some(Call::LockRead) => self.lock_read_at_once(pass),
-            Some(Call::LockWrite) => self.lock_write_at_once(),
-            Some(Call::UnlockWrite) => self.unlock_write_at_once(pass),
+            Call::LockRead => self.lock_read_at_once(pass),
+            Call::LockWrite => self.lock_write_at_once(),
+            Call::UnlockWrite => self.unlock_write_at_once(),
             _ => None,
         };
-        let rc = match (at_once, call) {
-            (Some(rc), _) => rc,
-            (None, Some(call)) => self.drive(call, pass),
-            (None, None) => pass(),
-        };
-        let machine = self.machine.get();
-        if self.several.get().is_some() && machine.stage() == Stage::Idle && !machine.again() {
+        let rc = at_once.unwrap_or_else(|| self.drive(call, pass));
+        if self.several.get().is_some()
+            && self.ask(|machine| machine.stage() == Stage::Idle && !machine.again())
+        {
             self.ends_with_others();
         }
+        self.settle();
         rc
     }
 
-    /// A transaction that is not expected to write.
+    /// A transaction that is not expected to write, when nothing is kept from before.
     fn lock_read_at_once(&self, pass: impl Fn() -> c_int) -> Option<c_int> {
-        if !self.may_read_at_once() {
+        // A connection without a place at the gate takes it the long way.
+        if !self.ask(Machine::may_read_at_once) || !self.turns.is_seated() || self.is_shared() {
             return None;
         }
         let will = self.foresee();
@@ -73,12 +156,21 @@ impl Open {
             self.foreseen.set(Some(will));
             return None;
         }
-        Some(self.read_at_once(pass))
+        let rc = pass();
+        self.committed.set(false);
+        self.change(|machine| machine.short_lock_read(rc == sqlite::OK));
+        Some(rc)
     }
 
     /// The turn and the lock are there.
+    #[inline]
     fn lock_write_at_once(&self) -> Option<c_int> {
-        if !self.machine.get().may_write_at_once() || !self.turns.try_take() {
+        if !self.ask(Machine::may_write_at_once) {
+            return None;
+        }
+        // Who has had its turn since its first read does not ask whether that was passed
+        // over meanwhile: the lock would be asked for all the same.
+        if !self.turns.has_turn() && !self.turns.try_take() {
             return None;
         }
         if self.real_write(sqlite::SHM_LOCK) != sqlite::OK {
@@ -89,83 +181,28 @@ impl Open {
             return None;
         }
         self.turns.locked();
-        self.at_write.set(self.header());
+        self.at_write.set(self.changes());
         self.change(Machine::short_lock_write);
+        self.short.set(NEITHER);
         if let Some(kind) = self.kind.take() {
             kind.wrote();
         }
         Some(sqlite::OK)
     }
 
-    fn unlock_write_at_once(&self, pass: impl Fn() -> c_int) -> Option<c_int> {
-        if !self.machine.get().may_end_write_at_once() {
+    #[inline]
+    fn unlock_write_at_once(&self) -> Option<c_int> {
+        if !self.ask(Machine::may_end_write_at_once) {
             return None;
         }
-        let rc = pass();
+        let rc = self.real_write(sqlite::SHM_UNLOCK);
         let expects = self.expects_checkpoint();
         self.change(|machine| machine.short_unlock_write(expects));
         if !expects {
             self.turns.pass_on(self.commits.take());
         }
+        self.settle();
         Some(rc)
-    }
-
-    /// The same for calls of which nothing follows but that they are passed on, as in
-    /// a program that is alone nearly all are; `None` for the others. Nothing in it can
-    /// panic.
-    #[inline]
-    pub(super) fn short_shm_lock(&self, offset: c_int, n: c_int, flags: c_int) -> Option<c_int> {
-        if offset < sqlite::SLOT_READ || n != 1 || waiting::does_anybody_remember() {
-            return None;
-        }
-        let pass = || self.real_shm_lock(offset, n, flags);
-        if flags & sqlite::SHM_EXCLUSIVE != 0 || self.through.get() {
-            return Some(pass()); // a reader's mark
-        }
-        if flags & sqlite::SHM_LOCK != 0 {
-            self.reads_at_once().then(|| self.read_at_once(pass))
-        } else {
-            let alone = !self.turns.has_turn() && self.several.get().is_none();
-            (alone && self.machine.get().may_end_at_once()).then(|| {
-                let rc = pass();
-                // There is no turn to pass on.
-                if self.change(Machine::short_unlock_read) {
-                    self.commits.set(0);
-                }
-                rc
-            })
-        }
-    }
-
-    #[inline]
-    fn read_at_once(&self, pass: impl Fn() -> c_int) -> c_int {
-        let rc = pass();
-        self.committed.set(false);
-        self.change(|machine| machine.short_lock_read(rc == sqlite::OK));
-        rc
-    }
-
-    /// Whether nothing is kept from before, so that a read lock may be passed on unless
-    /// its transaction will write.
-    #[inline]
-    fn may_read_at_once(&self) -> bool {
-        // A connection without a place at the gate takes it the long way.
-        self.machine.get().may_read_at_once() && self.turns.is_seated() && !self.is_shared()
-    }
-
-    /// Whether nothing is to be done for the read lock that is asked for but to pass it
-    /// on: a single statement reads, or writes and takes the write lock by itself.
-    fn reads_at_once(&self) -> bool {
-        if !self.may_read_at_once() {
-            return false;
-        }
-        let db = self.db();
-        // SAFETY: the connection is in the middle of using this file.
-        let alone = !db.is_null() && unsafe { (self.served.host.get_autocommit)(db) } != 0;
-        if alone {
-            self.kind.set(None);
-        }
-        alone
     }
 
     /// Does what the machine says, until it has an answer.
@@ -216,7 +253,7 @@ impl Open {
                 }
                 Action::ConfirmTurn => {
                     let yes = match call {
-                        Call::LockRead => self.reads_first(),
+                        Call::LockRead => self.reads_first(waits.is_some()),
                         _ => self.turns.confirm(),
                     };
                     yes.into()
@@ -242,7 +279,7 @@ impl Open {
                     rc = self.real_write(sqlite::SHM_LOCK);
                     if rc == sqlite::OK {
                         self.turns.locked();
-                        self.at_write.set(self.header());
+                        self.at_write.set(self.changes());
                     } else {
                         self.turns.met_a_stranger();
                         waiting::refused(&self.turns);

@@ -5,6 +5,10 @@ use super::Open;
 /// Words of the wal-index header that are compared (`WalIndexHdr`, 48 bytes).
 pub(super) type Header = [u64; 6];
 
+/// Where in it is what each commit counts up, and where the number of frames.
+const CHANGES: usize = 1;
+const FRAMES: usize = 2;
+
 impl Open {
     /// The header of the wal-index, while it is mapped.
     pub(super) fn header(&self) -> Option<Header> {
@@ -20,17 +24,30 @@ impl Open {
         }))
     }
 
+    #[inline]
+    fn word(&self, word: usize) -> Option<u64> {
+        let index = self.index.get();
+        // SAFETY: as in `header`.
+        (!index.is_null()).then(|| unsafe { index.add(word).read_volatile() })
+    }
+
+    /// Another one after each commit.
+    #[inline]
+    pub(super) fn changes(&self) -> Option<u64> {
+        self.word(CHANGES)
+    }
+
     /// Frames in the log.
+    #[inline]
     pub(super) fn frames(&self) -> Option<u32> {
-        let header = self.header()?;
-        let bytes = header[2].to_ne_bytes();
+        let bytes = self.word(FRAMES)?.to_ne_bytes();
         Some(u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
     }
 
     /// Whether SQLite is going to copy the log back after this commit.
+    #[inline]
     pub(super) fn expects_checkpoint(&self) -> bool {
-        let now = self.header();
-        let committed = now != self.at_write.take();
+        let committed = self.changes() != self.at_write.take();
         self.committed.set(committed);
         self.commits.set(u64::from(committed));
         let frames = self.frames().unwrap_or(0);

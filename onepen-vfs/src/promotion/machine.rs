@@ -107,6 +107,11 @@ impl Machine {
         self.again
     }
 
+    /// Whether nothing is kept for what comes next.
+    pub fn rests(&self) -> bool {
+        !(self.again || self.expects || self.checkpointing)
+    }
+
     /// Whether the write lock is held, with the core's knowledge or without.
     pub fn holds_write(&self) -> bool {
         matches!(

@@ -107,6 +107,8 @@ fn the_short_way_of_a_lock_is_the_long_one() {
                 let mut short = machine;
                 short.short_lock_read(granted);
                 assert_eq!(short, long, "{machine:?}");
+                // What follows a granted one may go the short way, and ends with nothing kept.
+                assert!(!granted || short.may_end_at_once() && short.rests());
                 locks += 1;
             }
             if machine.may_end_at_once() {
@@ -120,6 +122,12 @@ fn the_short_way_of_a_lock_is_the_long_one() {
                 }
                 assert_eq!(next, Action::Answer(Answer::AsReal), "{machine:?}");
                 assert_eq!(short, long, "{machine:?}");
+                if machine.rests() {
+                    assert_eq!(next, Action::Answer(Answer::AsReal), "{machine:?}");
+                    assert!(short.may_read_at_once(), "{machine:?}");
+                    let mut again = machine;
+                    assert!(again.short_unlock_read(), "the turn is passed on");
+                }
                 unlocks += 1;
             }
         }
