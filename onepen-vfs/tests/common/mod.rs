@@ -1,11 +1,13 @@
 //! Programs in the system's Python, with the SQLite of the system and the extension
 //! loaded once before anything else.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::path::PathBuf;
 use std::process::Command;
 
-/// What every program begins with. `workers` runs `work(k)` in processes or threads and
-/// answers what they answered; `counter` makes a database with one number in it.
+/// What every program of [`python`] begins with. `processes` and `threads` run `work(k)`
+/// and answer what was answered; `counter` makes a database with one number in it.
 const PRELUDE: &str = r#"
 import os, pickle, random, signal, sqlite3, sys, threading, time
 library, db = sys.argv[1], sys.argv[2]
@@ -59,8 +61,14 @@ def threads(count, work):
 def all_ok(answers): assert all(a == 'ok' for a in answers), answers
 "#;
 
-/// Runs the program with the library and the path of a new database.
+/// Runs the program, with the library loaded and the path of a new database.
 pub fn python(program: &str, environment: &[(&str, &str)]) {
+    plain_python(&format!("{PRELUDE}{program}"), environment);
+}
+
+/// The same without the library: it is the program's first argument, and the database
+/// the second.
+pub fn plain_python(program: &str, environment: &[(&str, &str)]) {
     let mut library = std::env::current_exe().unwrap();
     library.set_file_name("libonepen_vfs.so");
     if !library.is_file() {
@@ -74,7 +82,7 @@ pub fn python(program: &str, environment: &[(&str, &str)]) {
     );
     let dir = tempfile::tempdir().unwrap();
     let output = Command::new(interpreter())
-        .args(["-c", &format!("{PRELUDE}{program}")])
+        .args(["-c", program])
         .arg(&library)
         .arg(dir.path().join("app.db"))
         .envs(environment.iter().copied())
@@ -82,7 +90,8 @@ pub fn python(program: &str, environment: &[(&str, &str)]) {
         .unwrap();
     assert!(
         output.status.success(),
-        "{}\n{}",
+        "{}\n{}\n{}",
+        output.status,
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
