@@ -127,6 +127,7 @@ fn a_backup_and_back() {
 fn what_a_backup_cannot_do_it_says_and_its_exit_code_too() {
     let dir = tempfile::tempdir().unwrap();
     let (app, copy) = (dir.path().join("app.db"), dir.path().join("copy.db"));
+    let nowhere = dir.path().join("nowhere").join("copy.db");
     make(&app, "wal");
     for (arguments, code, part) in [
         (&["backup", "missing.db", "copy.db"][..], 2, "missing.db"),
@@ -147,8 +148,13 @@ fn what_a_backup_cannot_do_it_says_and_its_exit_code_too() {
         ),
         (
             &["restore", "missing.db", text(&copy)],
-            1,
+            2,
             "no such database",
+        ),
+        (
+            &["backup", text(&app), text(&nowhere)],
+            2,
+            "create it first",
         ),
         (
             &["backup", text(&app), text(&copy), "--deadline", "0s"],
@@ -163,6 +169,41 @@ fn what_a_backup_cannot_do_it_says_and_its_exit_code_too() {
     }
     let failed = onepen(&["backup", text(&app), text(&app), "--json"]);
     assert_eq!(json(&failed)["error"], "Refused");
+}
+
+#[test]
+fn over_a_rollback_journal_who_writes_all_the_time_is_named_or_held() {
+    let dir = tempfile::tempdir().unwrap();
+    let (app, copy) = (dir.path().join("app.db"), dir.path().join("copy.db"));
+    make(&app, "delete");
+    rusqlite::Connection::open(&app)
+        .unwrap()
+        .execute_batch("CREATE TABLE weight(b); INSERT INTO weight VALUES (zeroblob(6000000))")
+        .unwrap();
+    let writer = Stranger::new(
+        &app,
+        "
+import threading
+def write():
+    own = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
+    while True: own.execute('UPDATE t SET n = n + 1')
+threading.Thread(target=write, daemon=True).start()",
+    );
+    // It rests most of the time, so that somebody has written before each step.
+    let backup = ["backup", text(&app), text(&copy), "--share", "0.05"];
+    let refused = onepen(&backup);
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("somebody wrote"),
+        "{}",
+        refused.stderr
+    );
+    assert!(refused.stderr.contains(&writer.pid()), "{}", refused.stderr);
+    assert!(!copy.exists());
+    let held = onepen(&[&backup[..], &["--hold-writers", "60s"]].concat());
+    assert_eq!(held.code, 0, "{}", held.stderr);
+    assert!(sum(&copy) > 0);
+    writer.end();
 }
 
 #[test]

@@ -8,6 +8,9 @@
 //! not noticed. `vfork` and `posix_spawn` run no handler either, and need none:
 //! such a child may do nothing but `exec`.
 
+use std::sync::atomic::AtomicPtr;
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
+
 /// The generation, to be kept beside what is opened now. From here on forks are
 /// noticed.
 pub fn born() -> u32 {
@@ -18,6 +21,45 @@ pub fn born() -> u32 {
 /// The generation of this process.
 pub fn generation() -> u32 {
     imp::generation()
+}
+
+/// A value that each process has for itself: a forked child has a new one.
+///
+/// For locks: of the parent's lock a child has a copy, and if another thread of the
+/// parent held it at the fork, nobody in the child ever lets it go.
+pub(crate) struct PerProcess<T>(AtomicPtr<Own<T>>);
+
+struct Own<T> {
+    born: u32,
+    value: T,
+}
+
+impl<T: Default + Send + Sync + 'static> PerProcess<T> {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicPtr::new(std::ptr::null_mut()))
+    }
+
+    /// This process's. Never freed; what the parent had is left as it is.
+    pub(crate) fn get(&self) -> &'static T {
+        let born = born();
+        let mut found = self.0.load(Acquire);
+        loop {
+            // SAFETY: null, or what was leaked below and is shared from then on.
+            if let Some(own) = unsafe { found.as_ref() }.filter(|own| own.born == born) {
+                return &own.value;
+            }
+            let value = T::default();
+            let new = Box::into_raw(Box::new(Own { born, value }));
+            match self.0.compare_exchange(found, new, AcqRel, Acquire) {
+                Ok(_) => found = new,
+                Err(other) => {
+                    // SAFETY: made above, and nobody else has seen it.
+                    drop(unsafe { Box::from_raw(new) });
+                    found = other;
+                }
+            }
+        }
+    }
 }
 
 #[cfg(unix)]
@@ -74,7 +116,8 @@ mod tests {
     fn in_a_child(question: fn(u32) -> bool, born: u32) -> bool {
         // SAFETY: the child calls nothing but loads, arithmetic, `fork`,
         // `waitpid` and `_exit`, all of which POSIX allows in the child of a
-        // process with several threads.
+        // process with several threads, and the allocator, which the C library
+        // keeps fit for use over a fork.
         unsafe {
             match libc::fork() {
                 -1 => panic!("fork failed"),
@@ -104,6 +147,15 @@ mod tests {
             },
             born()
         ));
+    }
+
+    #[test]
+    fn a_lock_that_was_taken_at_the_fork_is_free_in_the_child() {
+        static LOCK: PerProcess<std::sync::Mutex<u32>> = PerProcess::new();
+        let taken = LOCK.get().lock().unwrap();
+        assert!(LOCK.get().try_lock().is_err(), "it is one for all threads");
+        assert!(in_a_child(|_| LOCK.get().try_lock().is_ok(), born()));
+        drop(taken);
     }
 
     #[test]

@@ -129,11 +129,29 @@ impl Turns {
         }
     }
 
-    /// The turn is for a transaction that reads first, for so long at most.
-    pub fn reads_first(&self, time: Duration) {
-        if let Some(Some(seat)) = self.seat.get() {
-            seat.reads_first(time);
+    /// The turn is for a transaction that reads first, for so long at most. `false`: it
+    /// is lost already.
+    pub fn reads_first(&self, time: Duration) -> bool {
+        self.is_still_ours(|seat| seat.reads_first(time))
+    }
+
+    /// With the write lock in hand: whether it is still our turn, as it stays then.
+    #[inline]
+    pub fn confirm(&self) -> bool {
+        self.is_still_ours(Seat::confirm)
+    }
+
+    #[inline]
+    fn is_still_ours(&self, confirm: impl FnOnce(&Seat) -> bool) -> bool {
+        let Some(Some(seat)) = self.seat.get() else {
+            return true;
+        };
+        // Who polls has none that could be lost.
+        let ours = !self.turn.load(Relaxed) || confirm(seat);
+        if !ours {
+            self.turn.store(false, Relaxed);
         }
+        ours
     }
 
     /// The lock was taken.

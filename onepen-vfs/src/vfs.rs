@@ -46,6 +46,12 @@ pub unsafe fn register(host: Host, default: bool) -> c_int {
     }
     // SAFETY: what SQLite has in its list is a VFS of the version it says.
     let model = unsafe { &*below };
+    // Another thread, or another copy of this library, has just registered it. Never
+    // one over the other: they would take turns from each other.
+    // SAFETY: a VFS that is in SQLite's list has a name, which ends in 0.
+    if !model.name.is_null() && unsafe { CStr::from_ptr(model.name) } == NAME {
+        return sqlite::OK;
+    }
     let of_version = |version| model.version >= version;
     let served = Box::new(Served {
         vfs: Vfs {
@@ -149,5 +155,51 @@ unsafe extern "C" fn sleep(vfs: *mut Vfs, microseconds: c_int) -> c_int {
     unsafe {
         let below = served(vfs).below;
         (*below).sleep.map_or(0, |sleep| sleep(below, microseconds))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::FUNCTIONS;
+    use std::cell::Cell;
+
+    thread_local! {
+        static DEFAULT: Cell<*mut Vfs> = const { Cell::new(null_mut()) };
+        static REGISTERED: Cell<u32> = const { Cell::new(0) };
+    }
+
+    /// Between its two questions another thread has registered one.
+    unsafe extern "C" fn find(name: *const c_char) -> *mut Vfs {
+        if name.is_null() {
+            DEFAULT.get()
+        } else {
+            null_mut()
+        }
+    }
+
+    unsafe extern "C" fn register_it(_: *mut Vfs, _: c_int) -> c_int {
+        REGISTERED.set(REGISTERED.get() + 1);
+        sqlite::OK
+    }
+
+    #[test]
+    fn it_is_never_put_over_itself() {
+        let functions = [find as *const c_void; FUNCTIONS];
+        // SAFETY: of these only the two that are put in their places are called.
+        let mut host = unsafe { Host::from_functions(&functions) }.unwrap();
+        host.vfs_find = find;
+        host.vfs_register = register_it;
+        // SAFETY: zeros are a VFS without methods: numbers, and pointers that may be null.
+        let mut default: Vfs = unsafe { std::mem::zeroed() };
+        default.version = 3;
+        for (name, registered) in [(c"unix", 1), (NAME, 0)] {
+            default.name = name.as_ptr();
+            DEFAULT.set(&raw mut default);
+            REGISTERED.set(0);
+            // SAFETY: what is registered is never used.
+            assert_eq!(unsafe { register(host, true) }, sqlite::OK);
+            assert_eq!(REGISTERED.get(), registered);
+        }
     }
 }

@@ -39,14 +39,20 @@ pub(crate) fn main() -> onepen::Result<()> {
     Ok(())
 }
 
-/// `sqlite3_interrupt` raises a flag that running statements look at. A busy
-/// handler sleeps, and looks at nothing.
+/// `sqlite3_interrupt` raises a flag that running statements look at, and so does the
+/// parser. A busy handler sleeps, and looks at nothing.
 fn without(path: &Path) -> onepen::Result<(Duration, rusqlite::Error)> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(TIMEOUT)?;
     let handle = connection.get_interrupt_handle();
+    let (parsed, go) = channel();
     let since = Instant::now();
-    let waits = thread::spawn(move || connection.execute(INSERT, ()));
+    let waits = thread::spawn(move || {
+        let mut insert = connection.prepare(INSERT)?;
+        let _ = parsed.send(());
+        insert.execute(())
+    });
+    go.recv().expect("it is parsed");
     while !waits.is_finished() {
         handle.interrupt(); // again and again
         thread::sleep(Duration::from_millis(1));

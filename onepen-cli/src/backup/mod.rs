@@ -74,10 +74,14 @@ pub fn make(verb: &str, how: &How, transfer: Transfer<'_>, ends: &dyn Ends) -> u
         return REFUSED;
     }
     let show = Show::new(how.is_quiet());
+    let mut begun = false;
     let made = how
         .apply(transfer)
         .cancel_with(&token)
-        .progress(|done| show.progress(done))
+        .progress(|done| {
+            begun = true;
+            show.progress(done);
+        })
         .run();
     show.end();
     match made {
@@ -89,11 +93,27 @@ pub fn make(verb: &str, how: &How, transfer: Transfer<'_>, ends: &dyn Ends) -> u
             how.failed(verb, &error);
             match error.kind() {
                 ErrorKind::Refused => REFUSED,
+                ErrorKind::Io if !begun && is_no_place(&error) => REFUSED,
                 ErrorKind::Cancelled => INTERRUPTED,
                 _ => FAILED,
             }
         }
     }
+}
+
+/// Whether there is nothing to copy, or nowhere to put it.
+fn is_no_place(error: &onepen::Error) -> bool {
+    use std::io::ErrorKind::{
+        NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem as ReadOnly,
+    };
+    std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<std::io::Error>())
+        .is_some_and(|source| {
+            matches!(
+                source.kind(),
+                NotFound | NotADirectory | PermissionDenied | ReadOnly
+            )
+        })
 }
 
 /// Who only reads a database in write-ahead mode that nobody has open leaves an

@@ -156,7 +156,11 @@ impl Seat {
         match self.0 {}
     }
 
-    pub fn reads_first(&self, _time: Duration) {
+    pub fn reads_first(&self, _time: Duration) -> bool {
+        match self.0 {}
+    }
+
+    pub fn confirm(&self) -> bool {
         match self.0 {}
     }
 

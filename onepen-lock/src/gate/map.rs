@@ -6,9 +6,14 @@ use std::ptr::NonNull;
 use rustix::mm::{MapFlags, ProtFlags};
 
 use super::layout::{Page, SIZE};
+use super::shortened::Guarded;
 
 /// The side file, shared with every process that has mapped it.
-pub(super) struct Map(NonNull<Page>);
+pub(super) struct Map {
+    page: NonNull<Page>,
+    /// `None` at the end alone.
+    guarded: Option<Guarded>,
+}
 
 // SAFETY: a `Page` is made of atomics; the mapping belongs to the process, not
 // to a thread.
@@ -17,10 +22,8 @@ unsafe impl Send for Map {}
 unsafe impl Sync for Map {}
 
 impl Map {
-    /// Maps a file of at least [`SIZE`] bytes.
-    ///
-    /// A file that is truncated later ends its users with SIGBUS, as it is with
-    /// SQLite's own `-shm`; whoever may do that may also destroy the database.
+    /// Maps a file of at least [`SIZE`] bytes. Where it is shortened later, or was
+    /// meanwhile, empty memory takes its place ([`is_lost`](Self::is_lost)).
     pub(super) fn new(file: impl AsFd) -> std::io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice touches no
         // memory of ours.
@@ -34,9 +37,15 @@ impl Map {
                 0,
             )
         }?;
-        NonNull::new(address.cast())
-            .map(Self)
-            .ok_or_else(|| std::io::ErrorKind::AddrNotAvailable.into())
+        let page = NonNull::new(address.cast())
+            .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::AddrNotAvailable))?;
+        let guarded = Some(Guarded::new(address));
+        Ok(Self { page, guarded })
+    }
+
+    /// Whether this is nobody else's any more: the file was shortened.
+    pub(super) fn is_lost(&self) -> bool {
+        self.guarded.as_ref().is_some_and(Guarded::is_lost)
     }
 }
 
@@ -48,15 +57,17 @@ impl std::ops::Deref for Map {
         // to a page, which lives as long as `self`. Every bit pattern is a valid
         // `Page`, and all of its fields that anybody reads are atomics, so that
         // other processes may write to them at any time.
-        unsafe { self.0.as_ref() }
+        unsafe { self.page.as_ref() }
     }
 }
 
 impl Drop for Map {
     fn drop(&mut self) {
+        // First: what is mapped there next is nothing of ours.
+        self.guarded = None;
         // SAFETY: the mapping was made by `new` with this size, and nobody
         // borrows it any more.
-        let _ = unsafe { rustix::mm::munmap(self.0.as_ptr().cast(), SIZE) };
+        let _ = unsafe { rustix::mm::munmap(self.page.as_ptr().cast(), SIZE) };
     }
 }
 

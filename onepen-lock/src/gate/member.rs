@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use rustix::thread::futex;
@@ -19,6 +19,7 @@ use super::notes::{self, Note, Stamp};
 use super::queue::{Place, World};
 use super::seat::{Line, Seat};
 use super::{NotJoined, SLICE, View, alive, clock, file, text};
+use crate::fork::PerProcess;
 
 /// This process's place at the gate of one database. Clones are the same place;
 /// it is free again when the last clone and the last [`Seat`] are gone.
@@ -71,11 +72,8 @@ pub(super) struct Inner {
 type Joined = HashMap<(u64, u64), Weak<Inner>>;
 
 fn joined() -> std::sync::MutexGuard<'static, Joined> {
-    static JOINED: OnceLock<Mutex<Joined>> = OnceLock::new();
-    JOINED
-        .get_or_init(Mutex::default)
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
+    static JOINED: PerProcess<Mutex<Joined>> = PerProcess::new();
+    JOINED.get().lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Gate {
@@ -103,7 +101,7 @@ impl Gate {
         joined.retain(|_, inner| inner.strong_count() > 0);
         let id = (meta.dev(), meta.ino());
         let known = joined.get(&id).and_then(Weak::upgrade);
-        if let Some(inner) = known.filter(|inner| inner.is_here()) {
+        if let Some(inner) = known.filter(|inner| inner.is_here() && !inner.map.is_lost()) {
             return Ok(Self { inner });
         }
         let slot = claim_slot(&file)?;

@@ -23,7 +23,9 @@
 //! `app.db-gate`, beside the database, mapped by every process that takes part. It
 //! is made once and stays. Nothing in it is trusted: there are no addresses in it,
 //! every number is checked before it is used, and the worst that a wrong one can
-//! do is to make somebody wait as he would have waited without the gate.
+//! do is to make somebody wait as he would have waited without the gate. Who has it
+//! mapped when it is shortened goes on without the others
+//! (a handler of SIGBUS sees to that, for faults in this file alone).
 //!
 //! It has a *turn word* and up to 128 *slots*, one for each process. A slot belongs
 //! to whoever holds the kernel's lock on its byte, and the kernel takes that lock
@@ -57,6 +59,9 @@
 //! - **To keep** the turn between two writes of a slice, `held → open`. The first
 //!   in line is woken once in a slice and sets an alarm to its end; when it rings
 //!   and the turn is still open, it hands it on (to itself: it is first).
+//! - **To confirm** ([`Seat::confirm`]): with SQLite's lock in hand, `held → held` under
+//!   a new number. Either it was passed over before, and knows it now and lets the lock
+//!   go; or whoever was about to pass it over fails, looks again and finds the lock held.
 //! - **To give up waiting**: clear bit and ticket, then look whether the turn was
 //!   granted meanwhile, and if so hand it on. Who grants looks at the ticket again
 //!   afterwards. One of the two sees the other.
@@ -142,6 +147,8 @@ mod observer;
 mod queue;
 #[cfg(target_os = "linux")]
 mod seat;
+#[cfg(target_os = "linux")]
+mod shortened;
 #[cfg(target_os = "linux")]
 mod text;
 #[cfg(all(test, target_os = "linux"))]

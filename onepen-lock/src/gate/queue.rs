@@ -5,6 +5,7 @@
 //! Nothing here sleeps; `tests/gate_model` has the same moves as a model, with
 //! a crash and a stop between any two of them.
 
+use std::num::NonZero;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
@@ -34,6 +35,11 @@ pub(super) const LONGEST_READ: u64 = 1_000_000_000;
 
 /// The longest slice that is believed.
 pub(super) const LONGEST_SLICE: u64 = 2_000_000;
+
+/// A move that others thwart again and again is given up after so many times: only
+/// somebody who changes the page all the time does that, and no queue is worth an
+/// endless race with him.
+const ATTEMPTS: usize = 64;
 
 /// What the queue needs to know of the world.
 pub(super) trait World {
@@ -123,6 +129,7 @@ impl<W: World> Place<'_, W> {
 
     /// The turn as ours. A new slice begins, unless one of ours goes on.
     fn claim(&self, from: Turn, now: u64, slice: u64) -> Option<Turn> {
+        self.assert_generation();
         let mine = self.change(from, self.me(Phase::Held))?;
         let goes_on = from.owner.is_some_and(|owner| owner.phase == Phase::Open)
             && now < self.page.header.slice_ends.load(Relaxed);
@@ -147,7 +154,7 @@ impl<W: World> Place<'_, W> {
     /// Takes the turn if that needs no waiting: it is nobody's and nobody waits,
     /// or it is ours already.
     pub(super) fn try_take(&self, watched: &mut Watched, now: u64, slice: u64) -> Option<Turn> {
-        loop {
+        for _ in 0..ATTEMPTS {
             let turn = self.turn();
             let Some(owner) = turn.owner else {
                 if self.others_wait() {
@@ -177,21 +184,35 @@ impl<W: World> Place<'_, W> {
                 None => self.pass_over(turn, owner),
             }
         }
+        None
+    }
+
+    /// Whoever has the slot says which generation it is. If anybody else wrote there,
+    /// we would never know a turn that we are given as ours.
+    fn assert_generation(&self) {
+        let own = &self.own().generation;
+        if own.load(SeqCst) as u16 != self.generation {
+            own.store(u32::from(self.generation), SeqCst);
+        }
+    }
+
+    /// Our turn, once more, under a new number: who looked at it before and found that
+    /// it stands still passes it over no more. `None` when somebody has done so.
+    pub(super) fn confirm(&self, turn: Turn) -> Option<Turn> {
+        self.change(turn, self.me(Phase::Held))
     }
 
     /// Draws a number and stands in line.
     pub(super) fn enter(&self, now: u64) -> u64 {
-        let ticket = loop {
-            let drawn = self
-                .page
+        let draw = || {
+            self.page
                 .header
                 .tickets
                 .fetch_add(1, SeqCst)
-                .wrapping_add(1);
-            if drawn != 0 {
-                break drawn;
-            }
+                .wrapping_add(1)
         };
+        // 0 is no ticket.
+        let ticket = NonZero::new(draw()).map_or_else(|| draw().max(1), NonZero::get);
         self.own().waits_since.store(now, Relaxed);
         self.stand(ticket);
         ticket
@@ -310,7 +331,8 @@ impl<W: World> Place<'_, W> {
     /// Says whether it was ours to give.
     pub(super) fn hand_over(&self, mut turn: Turn, but: Option<usize>) -> bool {
         let mut gave = false;
-        loop {
+        // Each of the dead in line takes one.
+        for _ in 0..SLOTS + ATTEMPTS {
             let Some(first) = self.first(but) else {
                 self.sweep();
                 match self.change(turn, None) {
@@ -345,6 +367,7 @@ impl<W: World> Place<'_, W> {
             }
             turn = given;
         }
+        gave
     }
 
     /// After a write. Keeps the turn for the next one, or passes it on.
@@ -388,7 +411,8 @@ impl<W: World> Place<'_, W> {
         if bit == 0 || self.own().ticket.load(SeqCst) != ticket {
             self.stand(ticket);
         }
-        loop {
+        self.assert_generation();
+        for _ in 0..ATTEMPTS {
             let turn = self.turn();
             let Some(owner) = turn.owner else {
                 self.hand_over(turn, None);
@@ -414,6 +438,7 @@ impl<W: World> Place<'_, W> {
                 None => self.pass_over(turn, owner),
             }
         }
+        Look::Sleep(LOOK)
     }
 
     /// How long to wait for the owner of the turn before looking again; `None`

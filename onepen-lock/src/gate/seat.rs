@@ -459,18 +459,44 @@ impl Seat {
     /// Within the turn: it reads first what it is going to change, without SQLite's
     /// write lock. For so long, and a second at most, it is not taken for idle and
     /// passed over. Whoever holds the lock beside the queue is not kept away by it.
-    pub fn reads_first(&self, time: Duration) {
+    ///
+    /// `false`: it had been passed over before, as by [`confirm`](Self::confirm).
+    #[must_use]
+    pub fn reads_first(&self, time: Duration) -> bool {
         if !self.inner.is_here() {
-            return;
+            return true;
         }
-        let line = self.inner.line();
-        if line.holder == Some(self.id) {
-            let time = clock::nanos(time).min(LONGEST_READ);
-            let until = clock::now().saturating_add(time);
-            let own = self.inner.place();
-            own.own().reads_until.store(until, Relaxed);
+        let mut line = self.inner.line();
+        if line.holder != Some(self.id) {
+            return false;
         }
-        drop(line);
+        let time = clock::nanos(time).min(LONGEST_READ);
+        let until = clock::now().saturating_add(time);
+        self.inner.place().own().reads_until.store(until, Relaxed);
+        self.confirm_in(&mut line)
+    }
+
+    /// Within the turn, with SQLite's write lock in hand: whether it is still our turn,
+    /// and from now on it stays so while that lock is held. `false`: whoever has it was
+    /// not scheduled between the turn and the lock for so long that it was passed over,
+    /// and somebody else may read what he is going to change. There is no turn any more;
+    /// the lock is to be let go at once.
+    #[must_use]
+    pub fn confirm(&self) -> bool {
+        if !self.inner.is_here() {
+            return true;
+        }
+        let mut line = self.inner.line();
+        line.holder == Some(self.id) && self.confirm_in(&mut line)
+    }
+
+    fn confirm_in(&self, line: &mut Line) -> bool {
+        let place = self.inner.place();
+        line.turn = line.turn.and_then(|turn| place.confirm(turn));
+        if line.turn.is_none() {
+            line.holder = None;
+        }
+        line.turn.is_some()
     }
 
     /// Whether it is this seat's turn: it was taken, not passed on, and not passed

@@ -191,8 +191,17 @@ fn actor() {
                 say("kept");
             }
             "reads_first_ms" => {
-                seat.reads_first(Duration::from_millis(number()));
-                say("reads");
+                let reads = seat.reads_first(Duration::from_millis(number()));
+                say(if reads { "reads" } else { "lost" });
+            }
+            // What it took without SQLite's lock, with it.
+            "lock_and_confirm" => {
+                lock(&mut locked);
+                let confirmed = seat.confirm();
+                if !confirmed {
+                    locked = None;
+                }
+                say(if confirmed { "confirmed" } else { "lost" });
             }
             "others" => say(&seat.others_are_waiting().to_string()),
             "fork" => say(&fork(&seat)),

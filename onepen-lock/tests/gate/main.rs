@@ -6,6 +6,7 @@
 mod actor;
 mod crash;
 mod file;
+mod hostile;
 #[path = "../common/lines.rs"]
 mod lines;
 mod order;

@@ -58,6 +58,29 @@ fn a_stopped_owner_that_holds_sqlites_lock_is_waited_for() {
 }
 
 #[test]
+fn who_was_stopped_between_the_turn_and_the_lock_gets_to_know_that_it_was_passed_over() {
+    let scene = Scene::new();
+    let (mut a, mut b) = (scene.actor("a"), scene.actor("b"));
+    assert_eq!(a.ask("take_only"), "turn");
+    a.stop();
+    scene.line_up(&mut b);
+    assert_eq!(b.hear(), "turn");
+    assert_eq!(b.ask("pass"), "passed");
+    a.go_on();
+    assert_eq!(a.ask("lock_and_confirm"), "lost");
+    // And who was not is not passed over any more.
+    assert_eq!(a.ask("take_only"), "turn");
+    assert_eq!(a.ask("lock_and_confirm"), "confirmed");
+    a.stop();
+    scene.line_up(&mut b);
+    std::thread::sleep(Duration::from_millis(100)); // many times as long as a turn may stand still
+    scene.until_waiting(&b);
+    a.go_on();
+    assert_eq!(a.ask("pass"), "passed");
+    assert_eq!(b.hear(), "turn");
+}
+
+#[test]
 fn who_reads_first_is_waited_for_to_the_time_it_gave_and_no_longer() {
     let scene = Scene::new();
     let (mut a, mut b) = (scene.actor("a"), scene.actor("b"));

@@ -6,7 +6,8 @@
 //! everybody who lives has had its turns; and when only a stopped process could
 //! still do something, everybody else has, unless that one holds SQLite's lock.
 //! Without crashes and stops this has to hold without the looks every 10 ms: no
-//! wake-up is lost.
+//! wake-up is lost. And whoever writes has the turn, also one that was stopped between
+//! the turn and SQLite's lock, and passed over.
 //!
 //! That the model can fail is shown too: with one step left out it does.
 
@@ -42,6 +43,8 @@ enum Forgotten {
     LookForGrant,
     /// To look whether the owner of the turn lives.
     LooksAtTheDead,
+    /// To confirm the turn with SQLite's lock in hand.
+    Confirm,
 }
 
 struct Gate {
@@ -50,6 +53,8 @@ struct Gate {
     stops: u8,
     impatient: u8,
     keeps: bool,
+    /// Whether who has the turn confirms it with SQLite's lock in hand.
+    confirms: bool,
     forgotten: Forgotten,
 }
 
@@ -61,6 +66,7 @@ impl Gate {
             stops: 0,
             impatient: 0,
             keeps: true,
+            confirms: true,
             forgotten: Forgotten::Nothing,
         }
     }
@@ -195,7 +201,7 @@ impl Model for Gate {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("everybody has had its turns in the end", |gate, state| {
+            Property::always(IN_THE_END, |gate, state| {
                 let mut actions = Vec::new();
                 gate.actions(state, &mut actions);
                 !actions.is_empty() || (0..N).all(|me| gate.is_over(state, me))
@@ -217,6 +223,15 @@ impl Model for Gate {
                         || (0..N).all(|me| state.processes[me].stopped || gate.is_over(state, me))
                 },
             ),
+            Property::always(WRITES_IN_TURN, |gate: &Self, state: &State| {
+                let in_turn = |me: usize| {
+                    let turn = state.turn.owner == Some((me, Phase::Held));
+                    turn && state.lock == Some(me)
+                };
+                let mut all = state.processes.iter().zip(0..);
+                !gate.confirms
+                    || all.all(|(one, me)| one.step != Step::Write || !one.alive || in_turn(me))
+            }),
             Property::sometimes("all of it is reached", |gate, state| {
                 (0..N).all(|me| gate.is_over(state, me)) && state.turn.serial > 3
             }),
@@ -230,9 +245,12 @@ fn passes(gate: Gate) {
     checker.assert_properties();
 }
 
-fn fails(gate: Gate) {
+const IN_THE_END: &str = "everybody has had its turns in the end";
+const WRITES_IN_TURN: &str = "whoever writes has the turn";
+
+fn fails(gate: Gate, property: &'static str) {
     let checker = gate.checker().threads(2).spawn_bfs().join();
-    let found = checker.discovery("everybody has had its turns in the end");
+    let found = checker.discovery(property);
     assert!(
         found.is_some(),
         "{:?} is not noticed",
@@ -275,28 +293,34 @@ fn a_process_may_be_killed_between_any_two_steps() {
 
 #[test]
 fn a_process_may_be_stopped_between_any_two_steps() {
-    passes(Gate {
-        stops: 1,
-        turns: [1, 1, 1],
-        keeps: false,
-        ..Gate::calm()
-    });
+    for confirms in [false, true] {
+        passes(Gate {
+            stops: 1,
+            turns: [1, 1, 1],
+            keeps: false,
+            confirms,
+            ..Gate::calm()
+        });
+    }
 }
 
-/// In a model of that, somebody waits for ever.
+/// In a model of that, somebody waits for ever, or writes out of turn.
 #[test]
 fn a_step_that_is_left_out_is_noticed() {
-    for (forgotten, kills, impatient) in [
-        (Forgotten::LookAgain, 0, 0),
-        (Forgotten::Tell, 0, 0),
-        (Forgotten::LookForGrant, 0, 1),
-        (Forgotten::LooksAtTheDead, 1, 0),
+    for (forgotten, kills, stops, impatient, property) in [
+        (Forgotten::LookAgain, 0, 0, 0, IN_THE_END),
+        (Forgotten::Tell, 0, 0, 0, IN_THE_END),
+        (Forgotten::LookForGrant, 0, 0, 1, IN_THE_END),
+        (Forgotten::LooksAtTheDead, 1, 0, 0, IN_THE_END),
+        (Forgotten::Confirm, 0, 1, 0, WRITES_IN_TURN),
     ] {
-        fails(Gate {
+        let gate = Gate {
             kills,
+            stops,
             impatient,
             forgotten,
             ..Gate::calm()
-        });
+        };
+        fails(gate, property);
     }
 }

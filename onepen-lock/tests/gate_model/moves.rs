@@ -51,6 +51,8 @@ pub enum Step {
     ClearTicket,
     /// Has the turn.
     Begin,
+    /// With SQLite's lock: is it still our turn?
+    Confirm,
     Write,
     Release,
     KeepOrPass(bool),
@@ -204,7 +206,22 @@ impl Gate {
             }
             Step::Begin => {
                 state.lock = Some(me);
-                Step::Write
+                Step::Confirm
+            }
+            Step::Confirm if self.forgotten == Forgotten::Confirm => Step::Write,
+            Step::Confirm if !self.confirms => Step::Write,
+            Step::Confirm => {
+                let turn = state.processes[me].turn;
+                match state.change(turn, Some((me, Phase::Held))) {
+                    Some(mine) => {
+                        state.processes[me].turn = mine;
+                        Step::Write
+                    }
+                    None => {
+                        state.lock = None;
+                        Step::ReadTurn
+                    }
+                }
             }
             Step::Write => {
                 state.lock = None;

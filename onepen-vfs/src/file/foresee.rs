@@ -26,6 +26,9 @@ const LOOKS_EVERY: Duration = Duration::from_millis(5);
 const READS: Duration = Duration::from_secs(1);
 const PERHAPS_READS: Duration = Duration::from_millis(200);
 
+/// How often who has to have the write lock looks whether it is free.
+const A_BIT: Duration = Duration::from_micros(200);
+
 impl Open {
     /// Whether the transaction that begins to read will write.
     pub(super) fn foresee(&self) -> Will {
@@ -45,10 +48,10 @@ impl Open {
         match will {
             Will::Write if self.kind.get().is_none() => Will::Read, // so does its first one
             Will::Write if self.promote.get() == Promote::Lock => Will::Write,
-            Will::Write if self.looks_for_strangers() => Will::Turn,
-            // The turn alone, but for as long as need be: it is known.
-            Will::Write => Will::Perhaps,
-            will => will,
+            Will::Read => Will::Read,
+            _ if self.looks_for_strangers() => Will::Turn,
+            // The turn alone. If it is known, for as long as need be.
+            _ => Will::Perhaps,
         }
     }
 
@@ -57,7 +60,7 @@ impl Open {
     /// time, for a while.
     fn looks_for_strangers(&self) -> bool {
         let now = Instant::now();
-        self.reads_since.set(Some(now));
+        self.foreseen_at.set(Some(now));
         let due = self.look_at.get().is_none_or(|at| now >= at);
         if due || self.turns.met_a_stranger_lately(now) {
             self.look_at.set(Some(now + LOOKS_EVERY));
@@ -86,6 +89,7 @@ impl Open {
         self.first_kind.set(kind);
         self.known.set(will == Will::Write);
         self.reads_since.set(None);
+        self.foreseen_at.set(None);
         will
     }
 
@@ -104,17 +108,33 @@ impl Open {
     }
 
     /// The turn is taken for a transaction that reads first, after it `waited` or at once.
-    pub(super) fn reads_first(&self, waited: bool) {
-        self.reads_first_as(self.known.get());
-        if waited || self.reads_since.get().is_none() {
-            self.reads_since.set(Some(Instant::now()));
-        }
+    /// `false`: it is lost already.
+    pub(super) fn reads_first(&self, waited: bool) -> bool {
+        let foreseen = self.foreseen_at.take().filter(|_| !waited);
+        self.reads_since
+            .set(Some(foreseen.unwrap_or_else(Instant::now)));
+        self.reads_first_as(self.known.get())
     }
 
     /// The same for a transaction that is `known` to write, or not.
-    pub(super) fn reads_first_as(&self, known: bool) {
-        let time = if known { READS } else { PERHAPS_READS };
-        self.turns.reads_first(time);
+    pub(super) fn reads_first_as(&self, known: bool) -> bool {
+        self.turns.reads_first(time_to_read(known))
+    }
+
+    /// After its first read, in its turn, somebody else has the write lock: whether it is
+    /// worth trying again. Waits a bit if so.
+    pub(super) fn waits_a_bit(&self) -> bool {
+        let time = time_to_read(self.known.get());
+        let waits = self.busy.get().is_some()
+            && self.header() == self.remembered.get()
+            && self
+                .reads_since
+                .get()
+                .is_some_and(|since| since.elapsed() < time);
+        if waits {
+            std::thread::sleep(A_BIT);
+        }
+        waits
     }
 
     pub(super) fn text(&self, statement: *mut sqlite::Stmt) -> &[u8] {
@@ -233,6 +253,10 @@ impl Open {
         // SAFETY: as in `begins`.
         !db.is_null() && unsafe { (self.served.host.txn_state)(db, null()) } == sqlite::TXN_NONE
     }
+}
+
+fn time_to_read(known: bool) -> Duration {
+    if known { READS } else { PERHAPS_READS }
 }
 
 /// Whether the text may be a statement that reads: not one that ends a transaction.

@@ -23,6 +23,7 @@ impl Open {
             return self.real_lock(level);
         }
         let mut writes = reserves;
+        let mut confirms = false;
         if begins {
             self.again.set(false);
             if self.is_shared() {
@@ -35,8 +36,15 @@ impl Open {
         } else if !self.turns.try_take_or_poll() {
             waiting::refused(&self.turns);
             return sqlite::BUSY;
+        } else {
+            confirms = true;
         }
-        let rc = self.real_lock(level);
+        let mut rc = self.real_lock(level);
+        if rc == sqlite::OK && confirms && !self.turns.confirm() {
+            // Somebody else may read what he is going to change.
+            self.real_unlock(from);
+            rc = sqlite::BUSY;
+        }
         if rc == sqlite::OK {
             if reserves {
                 self.turns.locked();
@@ -73,12 +81,11 @@ impl Open {
         }
         self.turns.seat();
         let since = Instant::now();
-        while !self.turns.try_take_or_poll() {
+        while !self.turns.try_take_or_poll() || !self.reads_first(true) {
             if !self.wait(sqlite::OK, since) {
                 return self.known.get();
             }
         }
-        self.reads_first(true);
         true
     }
 
@@ -96,7 +103,7 @@ impl Open {
         rc
     }
 
-    pub(super) fn unlock(&self, level: c_int) -> c_int {
+    fn real_unlock(&self, level: c_int) -> c_int {
         // SAFETY: the file below is open.
         let rc = unsafe {
             match (*(*self.below).methods).unlock {
@@ -104,8 +111,13 @@ impl Open {
                 None => sqlite::OK,
             }
         };
+        self.lock.set(level.min(self.lock.get()));
+        rc
+    }
+
+    pub(super) fn unlock(&self, level: c_int) -> c_int {
         let from = self.lock.get();
-        self.lock.set(level.min(from));
+        let rc = self.real_unlock(level);
         let wrote = from >= sqlite::LOCK_RESERVED && level < sqlite::LOCK_RESERVED;
         let ends = from > sqlite::LOCK_NONE && level == sqlite::LOCK_NONE;
         if wrote || ends {

@@ -135,13 +135,13 @@ unsafe extern "C" fn shm_lock(file: *mut File, offset: c_int, n: c_int, flags: c
     {
         return rc;
     }
-    long_shm_lock(open, offset, n, flags)
+    guarded_shm_lock(open, offset, n, flags)
 }
 
 /// Apart, because it would weigh down the short way. (Of the C interface, so that it is
 /// known not to panic.)
 #[inline(never)]
-extern "C" fn long_shm_lock(open: &Open, offset: c_int, n: c_int, flags: c_int) -> c_int {
+extern "C" fn guarded_shm_lock(open: &Open, offset: c_int, n: c_int, flags: c_int) -> c_int {
     guard(sqlite::IOERR, || open.shm_lock(offset, n, flags))
 }
 
@@ -198,7 +198,7 @@ unsafe extern "C" fn file_control(file: *mut File, code: c_int, argument: *mut c
             | sqlite::FCNTL_LOCK_TIMEOUT
     );
     // SAFETY: as above.
-    if ours && let Some(rc) = unsafe { own_file_control(parts(file), code, argument) } {
+    if ours && let Some(rc) = unsafe { guarded_file_control(parts(file), code, argument) } {
         return rc;
     }
     // SAFETY: as above.
@@ -216,7 +216,7 @@ unsafe extern "C" fn file_control(file: *mut File, code: c_int, argument: *mut c
 /// # Safety
 /// The argument has to be what SQLite gives with this code.
 #[cold]
-unsafe fn own_file_control(open: &Open, code: c_int, argument: *mut c_void) -> Option<c_int> {
+unsafe fn guarded_file_control(open: &Open, code: c_int, argument: *mut c_void) -> Option<c_int> {
     match code {
         sqlite::FCNTL_PDB if !argument.is_null() => {
             open.db.set(argument.cast::<*mut Db>());

@@ -97,11 +97,7 @@ impl Open {
         loop {
             let told = match several.next() {
                 Next::Try(at) => {
-                    let there = open(at).turns.try_take();
-                    if there {
-                        open(at).reads_first_as(self.known.get());
-                    }
-                    there
+                    open(at).turns.try_take() && open(at).reads_first_as(self.known.get())
                 }
                 Next::Wait(at) => self.wait_for(open(at), sqlite::OK, since),
                 Next::GiveBack(at) => {

@@ -5,7 +5,7 @@
 //! For them there are shorter ways, which do the same as the long one: the test
 //! `the_short_way_of_a_lock_is_the_long_one` compares the two for every state. That of
 //! a read lock is as short as can be: whether it is open is found out beforehand, by the
-//! call before ([`Open::settle`]).
+//! call before (`settle`).
 
 use std::ffi::c_int;
 use std::time::Instant;
@@ -168,12 +168,15 @@ impl Open {
         if !self.ask(Machine::may_write_at_once) {
             return None;
         }
-        // Who has had its turn since its first read does not ask whether that was passed
-        // over meanwhile: the lock would be asked for all the same.
+        // Who has had its turn since its first read is asked below whether it still is.
         if !self.turns.has_turn() && !self.turns.try_take() {
             return None;
         }
         if self.real_write(sqlite::SHM_LOCK) != sqlite::OK {
+            return None;
+        }
+        if !self.turns.confirm() {
+            self.real_write(sqlite::SHM_UNLOCK);
             return None;
         }
         self.turns.locked();
@@ -243,11 +246,16 @@ impl Open {
                     } else {
                         self.turns.try_take_or_poll()
                     };
-                    if yes && call == Call::LockRead {
-                        self.reads_first(waits.is_some());
-                    }
                     yes.into()
                 }
+                Action::ConfirmTurn => {
+                    let yes = match call {
+                        Call::LockRead => self.reads_first(waits.is_some()),
+                        _ => self.turns.confirm(),
+                    };
+                    yes.into()
+                }
+                Action::WaitABit => self.waits_a_bit().into(),
                 Action::Wait(_) => {
                     let since = *waits.get_or_insert_with(Instant::now);
                     self.machine.set(machine);

@@ -14,6 +14,11 @@ enum Step {
     Remembering(Will),
     TakingTurn(Will),
     WaitingForTurn(Will),
+    /// Nobody takes the turn away any more: before the first read, or, with the write
+    /// lock of a promoted transaction, after it was taken.
+    ConfirmingTurn(Will),
+    /// It was taken away, and the write lock goes back.
+    LostTurn(Will),
     TakingWrite(Will),
     WaitingForWrite(Will),
     /// Nobody had the lock.
@@ -43,7 +48,13 @@ enum Step {
     TryingNew,
     TryingUpgrade,
     TakingNew,
-    TakingUpgrade,
+    ConfirmingNew,
+    LostNew,
+    TakingUpgrade {
+        /// In the turn that it got for its first read.
+        in_turn: bool,
+    },
+    WaitingABit,
     UpgradeLearnt {
         refused: bool,
     },
@@ -158,21 +169,38 @@ impl Machine {
                 }
                 _ => self.go(Step::PassingRead, Action::Pass),
             },
-            Step::Remembering(will) | Step::WaitingForTurn(will) if yes => {
-                self.go(Step::TakingTurn(will), Action::TryTurn)
+            Step::Remembering(will) if yes => self.go(Step::TakingTurn(will), Action::TryTurn),
+            // Whoever had the turn may have lost it with the lock in hand: look.
+            Step::WaitingForTurn(Will::Perhaps) if yes => {
+                self.go(Step::TakingTurn(Will::Turn), Action::TryTurn)
             }
-            Step::TakingTurn(Will::Perhaps) if yes => {
-                self.go(Step::ComparingTurn, Action::HeaderIsSame)
+            Step::WaitingForTurn(will) if yes => self.go(Step::TakingTurn(will), Action::TryTurn),
+            Step::TakingTurn(Will::Write) if yes => {
+                self.go(Step::TakingWrite(Will::Write), Action::RealLockWrite)
             }
             Step::TakingTurn(will) if yes => {
-                self.go(Step::TakingWrite(will), Action::RealLockWrite)
+                self.go(Step::ConfirmingTurn(will), Action::ConfirmTurn)
             }
-            Step::TakingTurn(will) => self.go(Step::WaitingForTurn(will), Action::Wait(will)),
+            Step::ConfirmingTurn(Will::Write) if yes => {
+                self.go(Step::Comparing, Action::HeaderIsSame)
+            }
+            Step::ConfirmingTurn(Will::Turn) if yes => {
+                self.go(Step::TakingWrite(Will::Turn), Action::RealLockWrite)
+            }
+            Step::ConfirmingTurn(_) if yes => self.go(Step::ComparingTurn, Action::HeaderIsSame),
+            Step::ConfirmingTurn(Will::Write) => {
+                self.go(Step::LostTurn(Will::Write), Action::RealUnlockWrite)
+            }
+            Step::TakingTurn(will) | Step::ConfirmingTurn(will) | Step::LostTurn(will) => {
+                self.go(Step::WaitingForTurn(will), Action::Wait(will))
+            }
             Step::TakingWrite(Will::Turn) if yes => {
                 self.go(Step::FreedForTurn, Action::RealUnlockWrite)
             }
             Step::FreedForTurn => self.go(Step::ComparingTurn, Action::HeaderIsSame),
-            Step::TakingWrite(_) if yes => self.go(Step::Comparing, Action::HeaderIsSame),
+            Step::TakingWrite(will) if yes => {
+                self.go(Step::ConfirmingTurn(will), Action::ConfirmTurn)
+            }
             Step::TakingWrite(will) => self.go(Step::WaitingForWrite(will), Action::Wait(will)),
             // The turn may have been passed over meanwhile.
             Step::WaitingForWrite(will) if yes => self.go(Step::TakingTurn(will), Action::TryTurn),
@@ -260,21 +288,34 @@ impl Machine {
             Step::AskingNew => self.go(Step::TryingUpgrade, Action::TryTurn),
             Step::TryingNew if yes => self.go(Step::TakingNew, Action::RealLockWrite),
             Step::TryingNew => self.answer(Answer::NotYourTurn),
-            Step::TakingNew if yes => {
+            Step::TakingNew if yes => self.go(Step::ConfirmingNew, Action::ConfirmTurn),
+            Step::ConfirmingNew if yes => {
                 self.stage = Stage::Writing {
                     reading: self.stage == Stage::Reading,
                 };
                 self.foreseen = false;
                 self.answer(Answer::AsReal)
             }
+            Step::ConfirmingNew => self.go(Step::LostNew, Action::RealUnlockWrite),
+            Step::LostNew => self.answer(Answer::NotYourTurn),
             Step::TakingNew => {
                 // Somebody's who does not queue. The turn is kept while the core
                 // lets its read lock go and waits.
                 self.again = true;
                 self.answer(Answer::AsReal)
             }
-            Step::TryingUpgrade => self.go(Step::TakingUpgrade, Action::RealLockWrite),
-            Step::TakingUpgrade => {
+            Step::TryingUpgrade => {
+                let in_turn = yes && self.foreseen;
+                self.go(Step::TakingUpgrade { in_turn }, Action::RealLockWrite)
+            }
+            Step::TakingUpgrade { in_turn: true } if !yes => {
+                self.go(Step::WaitingABit, Action::WaitABit)
+            }
+            Step::WaitingABit => {
+                let in_turn = yes;
+                self.go(Step::TakingUpgrade { in_turn }, Action::RealLockWrite)
+            }
+            Step::TakingUpgrade { .. } => {
                 if yes {
                     self.stage = Stage::Writing { reading: true };
                 }

@@ -23,9 +23,15 @@
 //!   taken at the first read, and no lock that the core does not know of. Others of
 //!   the queue keep away, and whoever does not queue may come in between: then the
 //!   upgrade is refused, as it would have been.
+//! - **Whoever writes has the turn**, and while it is a reader's who may write, nobody
+//!   else of the queue writes, however slowly one or the other is scheduled: a turn that
+//!   was taken is confirmed ([`Action::ConfirmTurn`]) before anything is read in it, and
+//!   once more with the write lock in hand. (Exempt are upgrades that were not promoted.)
 //! - **Waiting happens with no lock held**: [`Action::Wait`] only in
 //!   [`Stage::Idle`], before the read lock. (A blocking checkpoint waits with the
-//!   checkpoint lock, as it does without us.)
+//!   checkpoint lock, as it does without us; and with its read lock and for no longer than
+//!   its time a promoted transaction waits for those who do not write,
+//!   [`Action::WaitABit`]: they wait for nobody.)
 //! - **An upgrade that was not promoted is SQLite's own business**: the real lock
 //!   is asked at once, whoever's turn it is, and its answer is the answer.
 //!
@@ -113,6 +119,17 @@ pub enum Action {
     /// Take the turn at the gate, if that needs no waiting → [`Told::Yes`],
     /// [`Told::No`]. Without a gate: yes.
     TryTurn,
+    /// Is it still our turn? → [`Told::Yes`], [`Told::No`]. Who was not scheduled for a
+    /// while may have been passed over without knowing it. From a Yes on, nobody takes
+    /// the turn away as long as the write lock is held, or, without it, as the
+    /// transaction may read.
+    ConfirmTurn,
+    /// Somebody has the write lock in our turn, after the transaction has read. If he has
+    /// written there is nothing to be saved. If not, he got it while he was no longer, or
+    /// not yet, able to know whose turn it is (a reader with a torn header, or one that
+    /// was passed over), and lets it go at once: wait for that → [`Told::Yes`], or, when
+    /// the time for reading is over, [`Told::No`].
+    WaitABit,
     /// Wait until it is worth trying again → [`Told::Yes`], or, when the
     /// connection's patience is at its end, [`Told::No`].
     Wait(Will),

@@ -29,6 +29,7 @@ use stateright::{Checker, Model};
 
 use world::Kind::{Immediate, Passive, Perhaps, Read, ReadWrite, Truncate};
 use world::Known::{Nothing, Reads, Writes};
+use world::PassesOver::{Anybody, Idle};
 use world::{Planted, Promotion, Seen};
 
 /// Runs it, and returns what it came to.
@@ -139,10 +140,12 @@ fn the_short_way_of_a_lock_is_the_long_one() {
                 assert_eq!(long.told(yes.into()), Action::TryTurn);
                 assert_eq!(long.told(Told::Yes), Action::RealLockWrite);
                 let mut next = long.told(Told::Yes);
-                if !yes {
-                    assert_eq!(next, Action::Learn(true), "{machine:?}");
-                    next = long.told(Told::Yes);
-                }
+                let then = match yes {
+                    true => Action::ConfirmTurn,
+                    false => Action::Learn(true),
+                };
+                assert_eq!(next, then, "{machine:?}");
+                next = long.told(Told::Yes);
                 assert_eq!(next, Action::Answer(Answer::AsReal), "{machine:?}");
                 let mut short = machine;
                 short.short_lock_write();
@@ -202,14 +205,57 @@ fn transactions_with_the_turn_alone_are_refused_nothing_while_all_queue() {
         ..Promotion::of(&[(Writes, &[ReadWrite, Perhaps]), (Nothing, &[Immediate])])
     });
     passes(Promotion {
-        passes_over: true,
+        passes_over: Anybody,
         ..base()
     });
     passes(Promotion {
         kills: 1,
-        passes_over: true,
+        passes_over: Anybody,
         locks: false,
         ..Promotion::of(&[(Writes, &[ReadWrite]), (Reads, &[ReadWrite])])
+    });
+}
+
+/// However slowly who has the turn is scheduled: between the turn and the write lock it is
+/// passed over, does not know it, and finds out before it writes; only within its first
+/// reads nobody passes it over, for a while. Beside those who take the write lock for a
+/// moment to read a torn header.
+#[test]
+fn who_was_passed_over_before_it_read_or_wrote_takes_nothing_from_who_has_the_turn() {
+    for locks in [false, true] {
+        passes(Promotion {
+            locks,
+            passes_over: Idle,
+            ..Promotion::of(&[(Writes, &[ReadWrite, ReadWrite]), (Writes, &[ReadWrite])])
+        });
+        passes(Promotion {
+            locks,
+            passes_over: Idle,
+            copied_back: false,
+            ..Promotion::of(&[
+                (Writes, &[ReadWrite]),
+                (Writes, &[ReadWrite]),
+                (Nothing, &[Immediate]),
+            ])
+        });
+        passes(Promotion {
+            locks,
+            torn: 1,
+            passes_over: Idle,
+            ..Promotion::of(&[(Writes, &[ReadWrite]), (Writes, &[ReadWrite])])
+        });
+    }
+    passes(Promotion {
+        patient: true,
+        locks: false,
+        passes_over: Idle,
+        ..Promotion::of(&[(Nothing, &[Perhaps, ReadWrite]), (Nothing, &[Immediate])])
+    });
+    passes(Promotion {
+        kills: 1,
+        locks: false,
+        passes_over: Idle,
+        ..Promotion::of(&[(Writes, &[ReadWrite]), (Nothing, &[Immediate])])
     });
 }
 
@@ -241,7 +287,7 @@ fn a_kind_that_seldom_writes_is_refused_nothing_while_it_is_promoted() {
 fn checkpoints_after_commits_and_turns_passed_over_change_nothing() {
     passes(Promotion {
         checkpoints: 1,
-        passes_over: true,
+        passes_over: Anybody,
         ..Promotion::of(&[(Writes, &[ReadWrite]), (Writes, &[ReadWrite])])
     });
 }
@@ -262,7 +308,7 @@ fn a_process_may_be_killed_between_any_two_steps() {
 fn readers_do_not_wait_and_checkpointers_do_no_harm() {
     for checkpoint in [Passive, Truncate] {
         passes(Promotion {
-            passes_over: true,
+            passes_over: Anybody,
             ..Promotion::of(&[
                 (Writes, &[ReadWrite]),
                 (Reads, &[Read]),
@@ -275,7 +321,7 @@ fn readers_do_not_wait_and_checkpointers_do_no_harm() {
 #[test]
 fn what_kind_a_transaction_is_may_be_unknown_or_known_wrongly() {
     let seen = passes(Promotion {
-        passes_over: true,
+        passes_over: Anybody,
         ..Promotion::of(&[(Nothing, &[ReadWrite, ReadWrite]), (Reads, &[ReadWrite])])
     });
     assert!(
@@ -283,7 +329,7 @@ fn what_kind_a_transaction_is_may_be_unknown_or_known_wrongly() {
         "an upgrade is SQLite's own business"
     );
     passes(Promotion {
-        passes_over: true,
+        passes_over: Anybody,
         ..Promotion::of(&[(Nothing, &[Perhaps]), (Writes, &[Perhaps, Perhaps])])
     });
 }
@@ -322,12 +368,19 @@ fn mistakes_are_noticed() {
     let learning = || Promotion::of(&[(Reads, &[ReadWrite]), (Writes, &[ReadWrite])]);
     let may_write = || Promotion::of(&[(Writes, &[Perhaps]), (Writes, &[ReadWrite])]);
     let seldom = || Promotion::of(&[(Nothing, &[Perhaps, ReadWrite]), (Writes, &[ReadWrite])]);
+    let beside_a_writer =
+        || Promotion::of(&[(Writes, &[ReadWrite]), (Nothing, &[Immediate, Immediate])]);
     let patient = |model| Promotion {
         patient: true,
         ..model
     };
     let passed_over = |model| Promotion {
-        passes_over: true,
+        passes_over: Anybody,
+        ..model
+    };
+    let idle = |model| Promotion {
+        locks: false,
+        passes_over: Idle,
         ..model
     };
     let demoted = |model| Promotion {
@@ -354,6 +407,25 @@ fn mistakes_are_noticed() {
         (Planted::NotGivenBack, may_write(), paths::STUCK),
         (Planted::DemotedUnknown, demoted(base()), "one writer"),
         (Planted::UpgradeWaits, learning(), "who waits holds nothing"),
+        (
+            Planted::NotConfirmed,
+            idle(base()),
+            "what was promised is kept",
+        ),
+        (
+            Planted::WaitsNotABit,
+            idle(beside_a_writer()),
+            "what was promised is kept",
+        ),
+        (
+            Planted::WaitsNotABit,
+            Promotion {
+                torn: 1,
+                locks: false,
+                ..base()
+            },
+            "what was promised is kept",
+        ),
         (
             Planted::LearnsAtOnce,
             patient(seldom()),

@@ -3,7 +3,7 @@
 use onepen_vfs::promotion::{Action, Answer, Call, Stage, Told, Will};
 
 use super::sqlite::At;
-use super::world::{Kind, Known, Planted, Promotion, Seen, State};
+use super::world::{Kind, Known, PassesOver, Planted, Promotion, Seen, State};
 
 impl Promotion {
     /// The next step of one connection.
@@ -123,14 +123,14 @@ impl Promotion {
                     }
                     _ => Will::Read,
                 };
-                // A turn is no promise where turns are passed over.
-                connection.promised =
-                    will == Will::Write || will == Will::Turn && !self.passes_over;
+                // A turn is no promise where any turn may be passed over.
+                let keeps = self.passes_over != PassesOver::Anybody;
+                connection.promised = will == Will::Write || will == Will::Turn && keeps;
                 let explicit = matches!(
                     connection.to_do.last(),
                     Some(Kind::ReadWrite | Kind::Read | Kind::Perhaps)
                 );
-                connection.promised |= self.patient && explicit && !self.passes_over;
+                connection.promised |= self.patient && explicit && keeps;
                 return Told::Foreseen(will);
             }
             Action::RememberHeader => connection.remembered = state.shared.header,
@@ -138,6 +138,15 @@ impl Promotion {
                 return (connection.remembered == state.shared.header).into();
             }
             Action::TryTurn => return state.try_turn(me).into(),
+            Action::ConfirmTurn => {
+                let reads = call == Call::LockRead;
+                let ours = planted == Planted::NotConfirmed || state.confirm(me, reads);
+                return ours.into();
+            }
+            Action::WaitABit => {
+                let in_vain = connection.remembered != state.shared.header;
+                return (!in_vain && planted != Planted::WaitsNotABit).into();
+            }
             Action::Wait(_) => {}
             Action::BeginsTransaction => return (!connection.core.is_open).into(),
             Action::Retries => {

@@ -54,6 +54,8 @@ pub struct Connection {
     /// It got the write lock with its snapshot.
     pub promoted: bool,
     pub is_waiting: Option<Will>,
+    /// It took the turn, and does not know better.
+    pub has_turn: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -63,6 +65,10 @@ pub struct State {
     /// The gate: whose turn, and who stands in line.
     pub turn: Option<usize>,
     pub line: Vec<usize>,
+    /// Who has the turn may read for a while.
+    pub reads: bool,
+    /// Somebody found that the turn stands still, and is about to pass it over.
+    pub stands_still: bool,
     pub kills: u8,
     pub demotions: u8,
     pub torn: u8,
@@ -111,7 +117,9 @@ pub enum Move {
     /// The header is being written while this one reads it.
     Torn(usize),
     LosePatience(usize),
-    /// The gate gives a turn on whose owner does not move.
+    /// Somebody looks at the turn, and finds that its owner does not move.
+    LookAtTurn,
+    /// The gate gives it on.
     PassOver,
 }
 
@@ -134,6 +142,20 @@ pub enum Planted {
     UpgradeWaits,
     /// A kind is taken for one that only reads as soon as one of it did.
     LearnsAtOnce,
+    /// Nobody asks whether the turn is still its own.
+    NotConfirmed,
+    /// An upgrade that meets the lock of one who does not write gives up.
+    WaitsNotABit,
+}
+
+/// When the gate gives on a turn whose owner does not move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassesOver {
+    Never,
+    /// Unless it reads what it is going to change, and its time for that is not over.
+    Idle,
+    /// Also then.
+    Anybody,
 }
 
 pub struct Promotion {
@@ -147,8 +169,7 @@ pub struct Promotion {
     /// Whether the log is written and copied back at the start, so that the first
     /// writer restarts it.
     pub copied_back: bool,
-    /// Whether the gate gives on a turn whose owner does not move.
-    pub passes_over: bool,
+    pub passes_over: PassesOver,
     /// Whether transactions that are known to write get the lock, or the turn alone.
     pub locks: bool,
     /// Whether a kind that only read is still promoted, and so promised the same as one
@@ -172,7 +193,7 @@ impl Promotion {
             impatient: 0,
             checkpoints: 0,
             copied_back: true,
-            passes_over: false,
+            passes_over: PassesOver::Never,
             locks: true,
             patient: false,
             planted: Planted::Nothing,
@@ -202,9 +223,27 @@ impl State {
 
     pub fn leave(&mut self, me: usize) {
         self.line.retain(|&who| who != me);
+        self.connections[me].has_turn = false;
         if self.turn == Some(me) {
-            self.turn = None;
+            self.give_turn(None);
         }
+    }
+
+    pub fn give_turn(&mut self, to: Option<usize>) {
+        self.turn = to;
+        self.reads = false;
+        self.stands_still = false;
+    }
+
+    /// Whether the turn is still its own. Who was about to pass it over finds it changed.
+    pub fn confirm(&mut self, me: usize, reads: bool) -> bool {
+        let ours = self.turn == Some(me);
+        if ours {
+            self.give_turn(self.turn);
+            self.reads = reads;
+        }
+        self.connections[me].has_turn = ours;
+        ours
     }
 
     /// Whose turn it would be if `me` asked now.
@@ -216,9 +255,13 @@ impl State {
     }
 
     pub fn try_turn(&mut self, me: usize) -> bool {
+        if self.connections[me].has_turn {
+            return true; // as far as it knows
+        }
         if self.may_have_turn(me) {
             self.line.retain(|&who| who != me);
-            self.turn = Some(me);
+            self.give_turn(Some(me));
+            self.connections[me].has_turn = true;
             return true;
         }
         if !self.line.contains(&me) {
@@ -236,7 +279,11 @@ impl State {
     /// Whether somebody who waits or sleeps would do something else now.
     pub fn is_worth_trying(&self, me: usize) -> bool {
         let lock_is_free = self.shared.write.is_none();
-        self.may_have_turn(me) && (self.turn != Some(me) || lock_is_free)
+        if self.connections[me].has_turn {
+            lock_is_free
+        } else {
+            self.may_have_turn(me)
+        }
     }
 }
 
@@ -259,12 +306,15 @@ impl Model for Promotion {
             promised: false,
             promoted: false,
             is_waiting: None,
+            has_turn: false,
         };
         vec![State {
             connections: self.programs.iter().map(connection).collect(),
             shared,
             turn: None,
             line: Vec::new(),
+            reads: false,
+            stands_still: false,
             kills: self.kills,
             demotions: self.demotions,
             torn: self.torn,
@@ -292,6 +342,13 @@ impl Model for Promotion {
                     }
                     if state.impatient > 0 {
                         moves.push(Move::LosePatience(me));
+                    }
+                }
+                Some((_, Action::WaitABit)) => {
+                    let in_vain = state.shared.header != connection.remembered;
+                    let no = self.planted == Planted::WaitsNotABit;
+                    if state.shared.write.is_none() || in_vain || no {
+                        moves.push(Move::Go(me));
                     }
                 }
                 Some((_, Action::ExpectsCheckpoint)) => {
@@ -335,11 +392,16 @@ impl Model for Promotion {
                 moves.push(Move::Kill(me));
             }
         }
-        if self.passes_over
+        if self.passes_over != PassesOver::Never
             && let Some(owner) = state.turn
             && state.shared.write.is_none()
+            && !state.stands_still
+            && !(state.reads && self.passes_over == PassesOver::Idle)
             && (0..state.connections.len()).any(|me| me != owner && state.stands_in_line(me))
         {
+            moves.push(Move::LookAtTurn);
+        }
+        if state.stands_still {
             moves.push(Move::PassOver);
         }
     }
@@ -379,7 +441,8 @@ impl Model for Promotion {
                 state.connections[me].is_waiting = None;
                 self.told(&mut state, me, Told::No);
             }
-            Move::PassOver => state.turn = None,
+            Move::LookAtTurn => state.stands_still = true,
+            Move::PassOver => state.give_turn(None),
         }
         (state != *last).then_some(state)
     }

@@ -199,8 +199,8 @@ fn too_often(times: u32, path: &Path) -> Error {
         format!(
             "somebody wrote while it was copied, {times} times, and over a rollback journal each \
              time copying begins anew{who}; the target is as it was before; copy it while less is \
-             written, let writers be held (`Transfer::hold_writers`), or switch it to a \
-             write-ahead log"
+             written, hold writers for a last copy (`--hold-writers` of the command, \
+             `Transfer::hold_writers` in Rust), or switch it to a write-ahead log"
         ),
     )
 }

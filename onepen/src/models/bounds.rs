@@ -8,14 +8,12 @@ use std::time::{Duration, Instant};
 
 use super::fake::{CommitFault, FakeEngine, refused};
 use super::{Handle, LONG, Rig, limits};
-use crate::cancel::CancelToken;
 use crate::engine::Bystanders;
 use crate::error::{ErrorKind, Holder, WaitedFor};
-use crate::pen::job::{Header, Job, Kind, Priority, Ticket};
+use crate::pen::job::{Job, Kind, Priority, Ticket};
 use crate::pen::queue::Queued;
-use crate::pen::{Limits, Pen, WhenFull};
+use crate::pen::{Limits, Pen};
 use crate::sync::Arc;
-use crate::timer::Expires;
 
 /// Queues so many writes and serves them; in how many transactions?
 fn transactions_of(writes: u32, ticket: &Ticket, limits: Limits) -> u32 {

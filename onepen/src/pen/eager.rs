@@ -25,6 +25,12 @@ use std::time::{Duration, Instant};
 
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
+/// Elsewhere everybody sleeps: in a model, and where it was not measured.
+const HERE: bool = cfg!(all(
+    target_os = "linux",
+    not(any(onepen_loom, onepen_shuttle))
+));
+
 /// Somebody else had the processor: more than hundreds of our own threads take in
 /// between (less than that took them for somebody else), and what a busy program beside
 /// us takes nearly every time (with more than that it was found too late).
@@ -106,45 +112,25 @@ impl Eager {
 
     /// Says whether the last group had many blocked members.
     pub(super) fn crowd(&self, crowd: bool) {
-        if !cfg!(any(onepen_loom, onepen_shuttle)) && self.crowd.load(Ordering::Relaxed) != crowd {
+        if HERE && self.crowd.load(Ordering::Relaxed) != crowd {
             self.crowd.store(crowd, Ordering::Relaxed);
         }
     }
 
     /// Gives the processor away until `over`, as long as that is sensible; whether
     /// it is over.
-    #[cfg(all(target_os = "linux", not(any(onepen_loom, onepen_shuttle))))]
     pub(super) fn wait(&self, over: impl Fn() -> bool) -> bool {
-        if !self.crowd.load(Ordering::Relaxed) {
+        if !HERE || !self.crowd.load(Ordering::Relaxed) {
             return false;
         }
-        let start = nanos(self.began.elapsed());
+        let clock = || nanos(self.began.elapsed());
+        let start = clock();
         let Some(leave) = self.leave(start) else {
             return false;
         };
-        let mut before = start;
-        let (wait, now) = loop {
-            std::thread::yield_now();
-            let now = nanos(self.began.elapsed());
-            if now - before > nanos(SLOW) {
-                break (Wait::Slow, now);
-            }
-            before = now;
-            if over() {
-                break (Wait::Good, now);
-            }
-            if now - start > nanos(LATE) {
-                break (Wait::Late, now);
-            }
-        };
+        let (wait, now) = give_away(start, clock, &over);
         self.report(leave, wait, now);
         over()
-    }
-
-    /// In a model, and where it was not measured, everybody sleeps.
-    #[cfg(not(all(target_os = "linux", not(any(onepen_loom, onepen_shuttle)))))]
-    pub(super) fn wait(&self, _over: impl Fn() -> bool) -> bool {
-        false
     }
 
     fn leave(&self, now: u64) -> Option<Leave> {
@@ -203,11 +189,32 @@ impl Eager {
     }
 }
 
+/// Gives the processor away from `start` on, as long as that is sensible: what became
+/// of the wait, and when.
+fn give_away(start: u64, clock: impl Fn() -> u64, over: impl Fn() -> bool) -> (Wait, u64) {
+    let mut before = start;
+    loop {
+        std::thread::yield_now();
+        let now = clock();
+        if now - before > nanos(SLOW) {
+            return (Wait::Slow, now);
+        }
+        before = now;
+        if over() {
+            return (Wait::Good, now);
+        }
+        if now - start > nanos(LATE) {
+            return (Wait::Late, now);
+        }
+    }
+}
+
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-#[cfg(all(test, not(any(onepen_loom, onepen_shuttle))))]
+#[cfg(test)]
+#[cfg(not(any(onepen_loom, onepen_shuttle)))]
 mod tests {
     use super::*;
 
@@ -263,6 +270,51 @@ mod tests {
         eager.crowd(true);
         assert!(!eager.wait(|| false));
         assert_eq!(eager.leave(0), None, "and nobody tries again at once");
+    }
+
+    /// A wait from `start` on, with looks at a clock `steps` apart, which is over at the
+    /// look `over`: what became of it, and after how long.
+    fn wait_of(steps: &[u64], over: usize) -> (Wait, u64) {
+        const START: u64 = 60_000 * MS;
+        let (looks, now) = (std::cell::Cell::new(0), std::cell::Cell::new(START));
+        let clock = || {
+            now.set(now.get() + steps[looks.get()]);
+            looks.set(looks.get() + 1);
+            now.get()
+        };
+        let (wait, end) = give_away(START, clock, || looks.get() == over);
+        assert_eq!(end, now.get(), "the last look");
+        (wait, end - START)
+    }
+
+    #[test]
+    fn a_wait_is_slow_by_one_call_late_by_all_of_them_and_else_good() {
+        let (slow, late) = (nanos(SLOW), nanos(LATE));
+        assert_eq!(wait_of(&[MS, MS, MS], 3), (Wait::Good, 3 * MS));
+        assert_eq!(wait_of(&[slow], 1), (Wait::Good, slow));
+        assert_eq!(wait_of(&[1, slow + 1], 2), (Wait::Slow, slow + 2));
+        assert_eq!(wait_of(&[MS, late - MS, 1], 3), (Wait::Good, late + 1));
+        assert_eq!(wait_of(&[MS, late - MS, 1], 4), (Wait::Late, late + 1));
+    }
+
+    #[test]
+    fn good_waits_are_no_news_however_many() {
+        let eager = allowed(0);
+        for k in 0..1_000 {
+            eager.report(Leave::All, Wait::Good, k << STRETCH);
+            assert_eq!(eager.leave(0), Some(Leave::All));
+        }
+    }
+
+    #[test]
+    fn ten_bad_stretches_in_a_row_can_be_made_up_for_and_one_more_cannot() {
+        let eager = allowed(0);
+        for k in 1..=10 {
+            eager.report(Leave::All, Wait::Late, k << STRETCH);
+            assert_eq!(eager.leave(0), Some(Leave::All), "{k}");
+        }
+        eager.report(Leave::All, Wait::Late, 11 << STRETCH);
+        assert_eq!(eager.leave(0), None);
     }
 
     #[test]
@@ -344,5 +396,22 @@ mod tests {
         probe_until_allowed(&eager, now);
         now = until_it_rests(&eager, now + 2 * LASTED * nanos(PAUSE.1));
         assert_eq!(pause_from(&eager, now), nanos(PAUSE.0));
+    }
+
+    #[test]
+    fn it_did_last_when_it_was_more_than_twenty_times_the_pause() {
+        let pause_after = |lasted: u64| {
+            let eager = allowed(0);
+            let rests = until_it_rests(&eager, 0);
+            let since = rests + pause_from(&eager, rests);
+            probe_until_allowed(&eager, since);
+            for k in (0..=10).rev() {
+                eager.report(Leave::All, Wait::Late, since + lasted - (k << STRETCH));
+            }
+            pause_from(&eager, since + lasted)
+        };
+        let next = 2 * nanos(PAUSE.0);
+        assert_eq!(pause_after(20 * next), next);
+        assert_eq!(pause_after(20 * next + 1), nanos(PAUSE.0));
     }
 }

@@ -148,7 +148,14 @@ fn over_a_rollback_journal_a_strangers_writes_make_it_start_over() {
         .run()
         .unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Refused);
-    assert!(refused.to_string().contains("somebody wrote"), "{refused}");
+    let said = refused.to_string();
+    for part in [
+        "somebody wrote",
+        "`--hold-writers`",
+        "`Transfer::hold_writers`",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
     assert_eq!(names(scene.dir()), ["copy.db"]);
 }
 

@@ -15,6 +15,7 @@
 mod calls;
 #[path = "../common/mod.rs"]
 mod common;
+mod copies;
 mod deeds;
 #[path = "../common/disk.rs"]
 mod disk;

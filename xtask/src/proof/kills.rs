@@ -6,11 +6,9 @@
 //! what each found is remembered for these very sources, so that a run that was
 //! broken off goes on (`--anew` forgets it).
 
-use std::io::Write;
-use std::path::PathBuf;
-
+use super::memory::{Figure, Memory, add};
 use super::tests::figures;
-use super::{Ask, Failure, Figures, Strength, root};
+use super::{Ask, Failure, Figures, Strength};
 
 /// Cycles that are run together.
 const TOGETHER: u64 = 1000;
@@ -25,7 +23,7 @@ pub fn run(ask: &Ask) -> Result<Figures, Failure> {
     ask.words.retain(|word| word != "--anew");
     let anew = ask.words.len() < words;
     let [cycles, deed] = ask.own_words(["--cycles", "--deed"])?;
-    let cycles: u64 = match (cycles, ask.strength) {
+    let mut left: u64 = match (cycles, ask.strength) {
         (Some(cycles), _) => cycles
             .parse()
             .map_err(|_| format!("--cycles {cycles}: not a number"))?,
@@ -43,82 +41,40 @@ pub fn run(ask: &Ask) -> Result<Figures, Failure> {
     let mut all = figures(&steps, &[])?.0;
     let environment = [("ONEPEN_KILL_STRIDE", stride), ("ONEPEN_KILL_DEED", &*deed)];
     all.extend(figures(&points, &environment)?.0);
-    let mut memory = Memory::of(anew)?;
+    let mut memory = Memory::of("kills", "", anew)?;
     let first = ask.seed.unwrap_or(1);
-    let mut sums: Vec<(String, u64)> = Vec::new();
-    let mut left = cycles;
+    let mut sums = Vec::new();
     for seed in first.. {
         let now = left.min(TOGETHER);
         if now == 0 {
             break;
         }
         left -= now;
-        for (what, number) in memory.thousand(seed, now)? {
-            match sums.iter_mut().find(|(known, _)| *known == what) {
-                Some((_, sum)) => *sum += number,
-                None => sums.push((what, number)),
-            }
-        }
+        add(&mut sums, thousand(&mut memory, seed, now)?);
     }
-    let named = |(what, sum): (String, u64)| (&*what.leak(), sum.to_string());
+    let named = |(what, sum): Figure| (&*what.leak(), sum.to_string());
     all.extend(sums.into_iter().map(named));
     Ok(Figures(all))
 }
 
-/// What was found in cycles that were run before: a line for each figure.
-struct Memory {
-    path: PathBuf,
-    sources: u64,
-    text: String,
-}
-
-impl Memory {
-    fn of(anew: bool) -> Result<Self, Failure> {
-        let directory = root().join("target").join("proof");
-        std::fs::create_dir_all(&directory)?;
-        let path = directory.join("kills");
-        let text = match anew {
-            true => String::new(),
-            false => std::fs::read_to_string(&path).unwrap_or_default(),
-        };
-        Ok(Self {
-            sources: crate::sources::number(&root())?,
-            path,
-            text,
-        })
+/// So many cycles with this seed; from the memory, or run.
+fn thousand(memory: &mut Memory, seed: u64, cycles: u64) -> Result<Vec<Figure>, Failure> {
+    let part = format!("seed {seed}, {cycles} cycles");
+    if let Some(known) = memory.get(&part) {
+        println!("   {part}: run before");
+        return Ok(known);
     }
-
-    /// So many cycles with this seed; from the memory, or run.
-    fn thousand(&mut self, seed: u64, cycles: u64) -> Result<Vec<(String, u64)>, Failure> {
-        let prefix = format!("{:016x} {seed} {cycles} ", self.sources);
-        let known: Vec<_> = self
-            .text
-            .lines()
-            .filter_map(|line| line.strip_prefix(&*prefix)?.split_once(' '))
-            .filter_map(|(number, what)| Some((what.to_owned(), number.parse().ok()?)))
-            .collect();
-        if !known.is_empty() {
-            println!("   seed {seed}: {cycles} cycles were run before");
-            return Ok(known);
-        }
-        let tests = ["-p", "onepen", "--test", "kills", "--", RANDOM];
-        let environment = [
-            ("ONEPEN_CYCLES", &*cycles.to_string()),
-            ("ONEPEN_SEED", &*seed.to_string()),
-        ];
-        let found: Result<Vec<_>, Failure> = figures(&tests, &environment)?
-            .0
-            .into_iter()
-            .map(|(what, number)| Ok((what.to_owned(), number.parse()?)))
-            .collect();
-        let found = found?;
-        let mut file = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(&self.path)?;
-        for (what, number) in &found {
-            writeln!(file, "{prefix}{number} {what}")?;
-        }
-        Ok(found)
-    }
+    let tests = ["-p", "onepen", "--test", "kills", "--", RANDOM];
+    let environment = [
+        ("ONEPEN_CYCLES", &*cycles.to_string()),
+        ("ONEPEN_SEED", &*seed.to_string()),
+    ];
+    let found: Result<Vec<_>, Failure> = figures(&tests, &environment)?
+        .0
+        .into_iter()
+        .map(|(what, number)| Ok((what.to_owned(), number.parse()?)))
+        .collect();
+    let found = found?;
+    memory.keep(&part, &found)?;
+    Ok(found)
 }

@@ -8,6 +8,7 @@
 
 mod coverage;
 mod kills;
+mod memory;
 mod miri;
 mod mutants;
 mod planted;
@@ -99,14 +100,14 @@ const INSTRUMENTS: &[Instrument] = &[
     Instrument {
         verb: "tsan",
         watches: "data races of the library and of SQLite in it",
-        words: "",
+        words: "--only TEXT · --anew",
         in_all: true,
         run: sanitizer::tsan,
     },
     Instrument {
         verb: "asan",
         watches: "memory of the library and of SQLite in it",
-        words: "",
+        words: "--only TEXT · --anew",
         in_all: true,
         run: sanitizer::asan,
     },

@@ -257,16 +257,50 @@ fn who_reads_first_says_for_how_long_and_only_in_its_turn() {
     let (a, b) = (scene.gate.seat(), scene.gate.seat());
     take(&a);
     let until = || seat_slot(&a).reads_until.load(Relaxed);
-    b.reads_first(Duration::from_millis(5));
+    assert!(!b.reads_first(Duration::from_millis(5)));
     assert_eq!(until(), 0);
     for (asked, given) in [(5_000_000, 5_000_000), (u64::MAX, LONGEST_READ)] {
         let before = clock::now();
-        a.reads_first(Duration::from_nanos(asked));
+        assert!(a.reads_first(Duration::from_nanos(asked)));
         assert!((before + given..=clock::now() + given).contains(&until()));
     }
     a.pass_on(1, 1, || false);
     take(&b);
     assert_eq!(until(), 0, "the next turn is another");
+}
+
+/// Who was not scheduled between the turn and SQLite's lock.
+#[test]
+fn a_turn_that_is_confirmed_is_passed_over_no_more_and_one_that_was_is_known_to_be_lost() {
+    let scene = Scene::new();
+    let (a, b) = (scene.gate.seat(), scene.gate.seat());
+    assert!(alive::claim(&scene.other, OTHER).unwrap());
+    for reads in [false, true] {
+        let confirm = || match reads {
+            true => a.reads_first(Duration::from_millis(5)),
+            false => a.confirm(),
+        };
+        assert!(!confirm(), "it is nobody's turn");
+        take(&a);
+        assert!(!b.confirm());
+        assert!(confirm() && confirm(), "as often as it likes");
+        // By another process, before and after.
+        let other = other(page(&a));
+        let seen = other.turn();
+        assert!(confirm());
+        assert!(!other.hand_over(seen, None), "it looked too early");
+        assert!(a.has_the_turn());
+        assert!(other.hand_over(other.turn(), None));
+        assert!(a.has_the_turn(), "it does not know");
+        assert!(!confirm());
+        assert!(!a.has_the_turn());
+        // By another seat of ours.
+        take(&a);
+        a.pass_over(&mut b.inner.line());
+        assert!(!confirm());
+        assert!(b.try_take(None), "it is free again");
+        b.pass_on(0, 0, || false);
+    }
 }
 
 #[test]

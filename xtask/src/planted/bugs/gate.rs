@@ -28,6 +28,30 @@ pub(super) const BUGS: &[Bug] = &[
         by: lock_test("gate", "order::nobody_gets_the_turn_before_those_who_wait"),
     },
     Bug {
+        what: "who was written over never knows its turn again",
+        file: QUEUE,
+        changes: &[(
+            "        if own.load(SeqCst) as u16 != self.generation {",
+            "        if false {",
+        )],
+        by: lock_test(
+            "gate",
+            "hostile::whatever_is_written_over_the_side_file_once_the_turns_go_on",
+        ),
+    },
+    Bug {
+        what: "a side file that is shortened ends its users",
+        file: "onepen-lock/src/gate/shortened.rs",
+        changes: &[(
+            "        && put_memory_in_its_place(entry)",
+            "        && false && put_memory_in_its_place(entry)",
+        )],
+        by: lock_test(
+            "gate",
+            "hostile::a_side_file_that_is_shortened_ends_none_of_its_users",
+        ),
+    },
+    Bug {
         what: "the last in line is served first",
         file: QUEUE,
         changes: &[(
