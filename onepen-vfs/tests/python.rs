@@ -9,7 +9,7 @@ use common::python;
 const EVERYBODY_ADDS: &str = "
 def work(k):
     c = connect()
-    for _ in range(300): add(c)
+    for _ in range(300): promised(lambda: add(c))
     return 'ok'
 ";
 
@@ -67,7 +67,7 @@ def work(k):
     c = connect()
     c.execute('PRAGMA wal_autocheckpoint = 1')
     for n in range(300):
-        add(c)
+        promised(lambda: add(c))
         if n % 7 == k: c.execute('PRAGMA wal_checkpoint').fetchone()
     return 'ok'
 all_ok(processes(4, work))
@@ -217,7 +217,11 @@ if os.fork() == 0:
     os._exit(1)
 assert os.wait()[1] == 0
 parent.execute('COMMIT')
-all_ok(processes(3, lambda k: [add(c) for c in [connect()] for _ in range(100)] and 'ok'))
+def work(k):
+    c = connect()
+    for _ in range(100): promised(lambda: add(c))
+    return 'ok'
+all_ok(processes(3, work))
 add(parent)
 assert value() == 302, value()
 ",
@@ -291,11 +295,9 @@ fn two_attached_databases_in_opposite_orders_are_refused_to_nobody() {
     python(
         &format!(
             "{TWO_DATABASES}
-def work(k):
-    c = both()
-    names = ('main', 'other') if k % 2 else ('other', 'main')
-    for n in range(150):
-        c.execute('BEGIN')
+def once(c, n, names):
+    c.execute('BEGIN')
+    try:
         if n % 3:
             seen = [c.execute(f'SELECT v FROM {{name}}.t').fetchone()[0] for name in names]
             for name, v in zip(names, seen):
@@ -303,6 +305,13 @@ def work(k):
         else:
             for name in names: c.execute(f'UPDATE {{name}}.t SET v = v + 1')
         c.execute('COMMIT')
+    except BaseException:
+        if c.in_transaction: c.execute('ROLLBACK')
+        raise
+def work(k):
+    c = both()
+    names = ('main', 'other') if k % 2 else ('other', 'main')
+    for n in range(150): promised(lambda: once(c, n, names))
     return 'ok'
 all_ok(processes(4, work))
 assert values() == [600, 600], values()

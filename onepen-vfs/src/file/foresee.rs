@@ -60,7 +60,7 @@ impl Open {
     /// time, for a while.
     fn looks_for_strangers(&self) -> bool {
         let now = Instant::now();
-        self.reads_since.set(Some(now));
+        self.foreseen_at.set(Some(now));
         let due = self.look_at.get().is_none_or(|at| now >= at);
         if due || self.turns.met_a_stranger_lately(now) {
             self.look_at.set(Some(now + LOOKS_EVERY));
@@ -89,6 +89,7 @@ impl Open {
         self.first_kind.set(kind);
         self.known.set(will == Will::Write);
         self.reads_since.set(None);
+        self.foreseen_at.set(None);
         will
     }
 
@@ -109,9 +110,9 @@ impl Open {
     /// The turn is taken for a transaction that reads first, after it `waited` or at once.
     /// `false`: it is lost already.
     pub(super) fn reads_first(&self, waited: bool) -> bool {
-        if waited || self.reads_since.get().is_none() {
-            self.reads_since.set(Some(Instant::now()));
-        }
+        let foreseen = self.foreseen_at.take().filter(|_| !waited);
+        self.reads_since
+            .set(Some(foreseen.unwrap_or_else(Instant::now)));
         self.reads_first_as(self.known.get())
     }
 

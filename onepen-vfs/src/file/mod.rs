@@ -79,6 +79,8 @@ struct Open {
     went_on: Cell<bool>,
     /// When the transaction that reads first got its turn.
     reads_since: Cell<Option<Instant>>,
+    /// When it was foreseen, if that was asked for.
+    foreseen_at: Cell<Option<Instant>>,
     commits: Cell<u64>,
     checkpoint_at: Cell<u32>,
     committed: Cell<bool>,
@@ -224,6 +226,7 @@ impl Open {
             several: Cell::new(None),
             went_on: Cell::new(false),
             reads_since: Cell::new(None),
+            foreseen_at: Cell::new(None),
             commits: Cell::new(0),
             checkpoint_at: Cell::new(CHECKPOINT_AT),
             committed: Cell::new(false),

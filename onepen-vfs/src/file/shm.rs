@@ -5,7 +5,7 @@
 //! For them there are shorter ways, which do the same as the long one: the test
 //! `the_short_way_of_a_lock_is_the_long_one` compares the two for every state. That of
 //! a read lock is as short as can be: whether it is open is found out beforehand, by the
-//! call before ([`Open::settle`]).
+//! call before (`settle`).
 
 use std::ffi::c_int;
 use std::time::Instant;
@@ -168,8 +168,7 @@ impl Open {
         if !self.ask(Machine::may_write_at_once) {
             return None;
         }
-        // Who has had its turn since its first read does not ask whether that was passed
-        // over meanwhile: the lock would be asked for all the same.
+        // Who has had its turn since its first read is asked below whether it still is.
         if !self.turns.has_turn() && !self.turns.try_take() {
             return None;
         }
