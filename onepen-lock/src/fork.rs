@@ -8,7 +8,9 @@
 //! not noticed. `vfork` and `posix_spawn` run no handler either, and need none:
 //! such a child may do nothing but `exec`.
 
+#[cfg(target_os = "linux")]
 use std::sync::atomic::AtomicPtr;
+#[cfg(target_os = "linux")]
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
 
 /// The generation, to be kept beside what is opened now. From here on forks are
@@ -27,13 +29,16 @@ pub fn generation() -> u32 {
 ///
 /// For locks: of the parent's lock a child has a copy, and if another thread of the
 /// parent held it at the fork, nobody in the child ever lets it go.
+#[cfg(target_os = "linux")]
 pub(crate) struct PerProcess<T>(AtomicPtr<Own<T>>);
 
+#[cfg(target_os = "linux")]
 struct Own<T> {
     born: u32,
     value: T,
 }
 
+#[cfg(target_os = "linux")]
 impl<T: Default + Send + Sync + 'static> PerProcess<T> {
     pub(crate) const fn new() -> Self {
         Self(AtomicPtr::new(std::ptr::null_mut()))
@@ -149,6 +154,7 @@ mod tests {
         ));
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn a_lock_that_was_taken_at_the_fork_is_free_in_the_child() {
         static LOCK: PerProcess<std::sync::Mutex<u32>> = PerProcess::new();

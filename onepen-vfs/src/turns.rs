@@ -120,6 +120,12 @@ impl Turns {
         self.polls.load(Relaxed)
     }
 
+    /// The same for who may be refused without any handler: that says nothing of whether
+    /// the connection polls. (A checkpoint that waits for nobody.)
+    pub fn try_take_or_go_on_polling(&self) -> bool {
+        self.try_take() || self.polls.load(Relaxed)
+    }
+
     /// Takes the turn if that needs no waiting, for who goes on in either case.
     pub fn try_take_by_the_way(&self) {
         if let Some(seat) = self.seat()

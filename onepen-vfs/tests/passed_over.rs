@@ -6,85 +6,11 @@
 #![cfg(target_os = "linux")]
 
 mod common;
+#[path = "common/hooked.rs"]
+mod hooked;
 
 use common::python;
-
-/// `once(event, action)`: does something the next time that this process `lock`s SQLite's
-/// write lock, has `locked` it, is `refused` it, or is about to `unlock` it or has
-/// `unlocked` it. A `Gate` is something that one process waits for and another opens.
-const HOOKED: &str = r#"
-import atexit, ctypes, fcntl, gc
-gc.disable() # in the hook SQLite's objects may be on their way out
-sqlite, libc = ctypes.CDLL('libsqlite3.so.0'), ctypes.CDLL(None)
-sqlite.sqlite3_libversion.restype = ctypes.c_char_p
-assert sqlite.sqlite3_libversion().decode() == sqlite3.sqlite_version, 'not the library of this Python'
-FCNTL = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
-libc.fcntl.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_void_p]
-actions = {}
-def once(event, action): actions[event] = action
-def happens(event): actions.pop(event, lambda: None)()
-@FCNTL
-def hooked(fd, command, at):
-    if command != fcntl.F_SETLK or ctypes.c_int64.from_address(at + 8).value != 120:
-        return libc.fcntl(fd, command, at)
-    unlocks = ctypes.c_short.from_address(at).value == fcntl.F_UNLCK
-    happens('unlock' if unlocks else 'lock')
-    answer = libc.fcntl(fd, command, at)
-    happens('refused' if answer else 'unlocked' if unlocks else 'locked')
-    return answer
-sqlite.sqlite3_vfs_find.restype = ctypes.c_void_p
-unix = sqlite.sqlite3_vfs_find(b'unix')
-SET = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
-set_system_call = SET(ctypes.c_void_p.from_address(unix + 144).value)
-set_system_call(unix, b'fcntl', ctypes.cast(hooked, ctypes.c_void_p))
-atexit.register(set_system_call, unix, b'fcntl', None)
-class Gate:
-    def __init__(self): self.r, self.w = os.pipe()
-    def open(self): os.write(self.w, b'.')
-    def wait(self): os.read(self.r, 1)
-def start(work):
-    "In a process of its own; the answer to be waited for."
-    r, w = os.pipe()
-    if os.fork() == 0:
-        try: answer = work()
-        except BaseException as e: answer = repr(e)
-        os.write(w, pickle.dumps(answer)); os._exit(0)
-    os.close(w)
-    def answer():
-        said = pickle.loads(os.fdopen(r, 'rb').read())
-        os.wait()
-        return said
-    return answer
-def promised_for(seconds, scene):
-    "Plays a scene again that took longer than what is promised in it."
-    for _ in range(100):
-        said, took = scene()
-        if said == 'ok': return
-        assert took >= seconds, (said, took)
-    assert False, 'the machine is always too slow'
-"#;
-
-/// Reads in its turn, lets `within` happen, and writes what it read, plus one. Says how
-/// long that took.
-const READS_AND_WRITES: &str = "
-def reads_and_writes(c, within):
-    since = time.monotonic()
-    try:
-        c.execute('BEGIN')
-        v = c.execute('SELECT v FROM t WHERE id = 1').fetchone()[0]
-        since = time.monotonic()
-        within()
-        c.execute('UPDATE t SET v = ? WHERE id = 1', (v + 1,))
-        c.execute('COMMIT')
-        return 'ok', 0
-    except sqlite3.OperationalError as e:
-        if c.in_transaction: c.execute('ROLLBACK')
-        return str(e), time.monotonic() - since
-";
-
-fn scene(program: &str) {
-    python(&format!("{HOOKED}{READS_AND_WRITES}{program}"), &[]);
-}
+use hooked::scene;
 
 /// The writer is passed over between its turn and the lock, and lets the lock go again.
 #[test]
@@ -244,4 +170,37 @@ assert value() == 1 + sum(a[0] for a in answers), (value(), answers)
             &[("ONEPEN_PROMOTE", promote)],
         );
     }
+}
+
+/// Not every refused lock is followed by a wait. Who is refused twice without one is taken
+/// for a program that polls, and goes on without its turn; a checkpoint is none.
+#[test]
+fn a_checkpoint_that_was_refused_leaves_the_next_transaction_in_line() {
+    scene(
+        "
+counter()
+mine, other = connect(), connect(check_same_thread=False)
+add(mine)
+added = 1
+def scene():
+    global added
+    other.execute('BEGIN IMMEDIATE'); other.execute('UPDATE t SET v = v + 1')
+    mine.execute('PRAGMA busy_timeout = 0')
+    assert mine.execute('PRAGMA wal_checkpoint(FULL)').fetchone()[0] == 1
+    mine.execute('PRAGMA busy_timeout = 60000')
+    committed = threading.Lock()
+    def commit():
+        with committed:
+            if other.in_transaction: other.execute('COMMIT')
+    # It waits for the commit; if it does not, that comes after its first read.
+    later = threading.Timer(0.2, commit)
+    later.start()
+    said = reads_and_writes(mine, commit)
+    later.join()
+    added += 1 + (said[0] == 'ok')
+    return said
+promised_for(1, scene)
+assert value() == added, (value(), added)
+",
+    );
 }

@@ -122,6 +122,26 @@ other.execute('BEGIN IMMEDIATE'); other.execute('COMMIT')
 }
 
 #[test]
+fn a_checkpoint_by_hand_is_not_expected_to_follow_the_next_commit() {
+    python(
+        "
+counter()
+writer, other = connect(), connect(timeout=0)
+for n in range(10):
+    reader = connect()
+    reader.execute('BEGIN'); reader.execute('SELECT v FROM t').fetchone() # the log goes on
+    add(writer)
+    writer.execute('PRAGMA wal_checkpoint').fetchone()
+    add(writer)
+    other.execute('UPDATE t SET v = v + 1') # is nobody's turn
+    reader.execute('COMMIT')
+assert value() == 30, value()
+",
+        &[],
+    );
+}
+
+#[test]
 fn it_is_switched_per_connection() {
     python(
         "

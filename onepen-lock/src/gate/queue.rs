@@ -38,8 +38,10 @@ pub(super) const LONGEST_SLICE: u64 = 2_000_000;
 
 /// A move that others thwart again and again is given up after so many times: only
 /// somebody who changes the page all the time does that, and no queue is worth an
-/// endless race with him.
-const ATTEMPTS: usize = 64;
+/// endless race with him. (Each of the dead in line takes one.)
+const ATTEMPTS: usize = 256;
+
+const _: () = assert!(ATTEMPTS > SLOTS);
 
 /// What the queue needs to know of the world.
 pub(super) trait World {
@@ -331,8 +333,7 @@ impl<W: World> Place<'_, W> {
     /// Says whether it was ours to give.
     pub(super) fn hand_over(&self, mut turn: Turn, but: Option<usize>) -> bool {
         let mut gave = false;
-        // Each of the dead in line takes one.
-        for _ in 0..SLOTS + ATTEMPTS {
+        for _ in 0..ATTEMPTS {
             let Some(first) = self.first(but) else {
                 self.sweep();
                 match self.change(turn, None) {

@@ -175,10 +175,17 @@ impl Traced {
     }
 
     /// `kill -9`, where it stands. A system call that it is about to make is not
-    /// made.
-    pub fn kill(mut self) {
+    /// made. Whether that was its end: another of its threads may have been let into
+    /// `exit_group` before.
+    pub fn kill(mut self) -> bool {
+        let leaves = self.threads.iter().any(|(thread, call)| {
+            let within = call.is_some_and(|call| call.number == libc::SYS_exit_group);
+            within && self.stopped != Some(*thread)
+        });
         self.end();
-        assert_eq!(self.ended, Some(Ended::Killed(libc::SIGKILL)));
+        let killed = self.ended == Some(Ended::Killed(libc::SIGKILL));
+        assert!(killed || leaves, "it ended by itself: {:?}", self.ended);
+        killed
     }
 
     fn end(&mut self) {

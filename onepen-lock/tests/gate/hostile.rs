@@ -6,10 +6,15 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use onepen_lock::gate::{Gate, Member, Stand, Waited};
 
 use crate::actor::Scene;
+
+/// Longer than it takes: no test hangs.
+const LONG: Duration = Duration::from_secs(20);
+const TAKE: &str = "take_within_ms 20000";
 
 fn side(scene: &Scene) -> PathBuf {
     scene.dir.path().canonicalize().unwrap().join("app.db-gate")
@@ -24,7 +29,13 @@ fn opened(scene: &Scene) -> File {
 fn a_side_file_that_is_shortened_ends_none_of_its_users() {
     for length in [0, 100, 4096, 40_000] {
         let scene = Scene::new();
-        let (mut a, mut b, mut c) = scene.turn_and_line();
+        // Only the first takes SQLite's lock: who is next is not said from then on.
+        let [mut a, mut b, mut c] = ["a", "b", "c"].map(|label| scene.actor(label));
+        assert_eq!(a.ask("take"), "turn");
+        for actor in [&mut b, &mut c] {
+            actor.tell(TAKE);
+            scene.until_waiting(actor);
+        }
         let file = opened(&scene);
         let size = file.metadata().unwrap().len();
         file.set_len(length).unwrap();
@@ -39,7 +50,7 @@ fn a_side_file_that_is_shortened_ends_none_of_its_users() {
         assert_eq!(d.ask("take"), "turn");
         assert_eq!(d.ask("pass"), "passed");
         for actor in [&mut a, &mut b, &mut c] {
-            assert_eq!(actor.ask("take"), "turn");
+            assert_eq!(actor.ask(TAKE), "turn");
             assert_eq!(actor.ask("others"), "0");
             assert_eq!(actor.ask("pass"), "passed");
         }
@@ -73,10 +84,13 @@ fn whatever_is_written_over_the_side_file_once_the_turns_go_on() {
     let size = file.metadata().unwrap().len() as usize;
     let (mut a, mut b) = (scene.actor("a"), scene.actor("b"));
     for round in 0..60 {
+        // With SQLite's lock, so that it is not passed over.
         assert_eq!(a.ask("take"), "turn");
-        b.tell("take");
+        b.tell(TAKE);
         // Not by its number, which may be nonsense by now.
+        let since = Instant::now();
         while !scene.look().members.iter().any(waits) {
+            assert!(since.elapsed() < LONG, "{:?}", scene.look());
             std::thread::yield_now();
         }
         let mut bytes = vec![0; size - 64];
@@ -125,7 +139,7 @@ fn who_writes_nonsense_all_the_time_takes_nobodys_turn_for_ever() {
         let all = actors.map(|mut actor| {
             scope.spawn(move || {
                 for _ in 0..200 {
-                    assert_eq!(actor.ask("take"), "turn");
+                    assert_eq!(actor.ask(TAKE), "turn");
                     assert_eq!(actor.ask("pass"), "passed");
                 }
             })

@@ -199,6 +199,18 @@ impl Open {
         same && !ends
     }
 
+    /// Whether the checkpoint is a statement of the program, and does not follow a commit
+    /// by itself: the next commit is not followed by one.
+    pub(super) fn is_checkpoint_by_hand(&self) -> bool {
+        let mut found = false;
+        self.running(|statement| {
+            let text = self.text(statement).trim_ascii_start();
+            found = text.len() >= 6 && text[..6].eq_ignore_ascii_case(b"pragma");
+            found
+        });
+        found
+    }
+
     /// Whether no transaction is open on this file yet.
     pub(super) fn begins(&self) -> bool {
         let db = self.db();

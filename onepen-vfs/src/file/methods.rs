@@ -211,7 +211,8 @@ unsafe extern "C" fn file_control(file: *mut File, code: c_int, argument: *mut c
     }
 }
 
-/// Those of which we want to know. `None`: the file below does, too.
+/// Those of which we want to know; what of it could panic is guarded. `None`: the file
+/// below does, too.
 ///
 /// # Safety
 /// The argument has to be what SQLite gives with this code.

@@ -243,6 +243,8 @@ impl Open {
                 Action::TryTurn => {
                     let yes = if upgrades {
                         self.turns.try_take()
+                    } else if machine.checkpointing() {
+                        self.turns.try_take_or_go_on_polling()
                     } else {
                         self.turns.try_take_or_poll()
                     };
@@ -312,6 +314,7 @@ impl Open {
                 // It comes at less than expected, or was not expected any more.
                 if self.committed.take()
                     && let Some(frames) = self.frames()
+                    && !self.is_checkpoint_by_hand()
                 {
                     self.checkpoint_at.set(self.checkpoint_at.get().min(frames));
                 }

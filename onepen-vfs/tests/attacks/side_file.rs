@@ -168,7 +168,8 @@ counter(); place()
 def attack():
     while True:
         os.unlink(db + '-gate')
-        os.symlink(db, db + '-gate')
+        try: os.symlink(db, db + '-gate')
+        except FileExistsError: continue # somebody has made one meanwhile
         os.rename(db + '-gate', db + '-was')
         open(db + '-new', 'wb').write(os.urandom(size) if random.random() < 0.5 else magic + os.urandom(size))
         os.rename(db + '-new', db + '-gate')

@@ -222,9 +222,7 @@ fn kill(deed: &Deed, when: When) -> Option<Place> {
         std::thread::yield_now();
         next
     });
-    if reached {
-        traced.kill();
-    }
+    let reached = reached && traced.kill();
     if let (Some(next), Some(Neighbour(db))) = (next, neighbour) {
         let (done, is_done) = channel();
         std::thread::spawn(move || done.send(next.wait()));
