@@ -29,7 +29,7 @@ usage: cargo xtask programs [options] [FILTER]
   --quick            fewer transactions, shorter; times are told, not demanded (for CI)
   --stock            only the programs as they are
   --transactions N   of each process, where transactions are counted (1500)
-  --runs N           how often what is timed is measured each way (5)
+  --runs N           how often what is timed is measured each way (11)
   --seconds S        how long each of those lasts (3)
   --kills N          how many workers are killed (200)
   --extension FILE   a built extension (else it is built: -p onepen-vfs)
@@ -163,7 +163,7 @@ fn parse(words: Vec<String>) -> Result<Option<Options>, Failure> {
         quick: false,
         stock: false,
         transactions: 1500,
-        runs: 5,
+        runs: 11,
         seconds: 3.0,
         kills: 200,
         extension: None,
