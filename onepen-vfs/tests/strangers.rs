@@ -116,6 +116,7 @@ calls = 0
 def sleeps(_, count):
     global calls
     calls += 1
+    if calls == 1: os.write(waits[1], b'.')
     time.sleep(0.001)
     return 1
 def own():
@@ -124,12 +125,20 @@ def own():
     assert sqlite.sqlite3_busy_handler(at, sleeps, None) == 0
     return c
 counter()
+begins, waits = os.pipe(), os.pipe()
 def work(k):
+    if k == 4: # has the lock until both have waited for it
+        c = connect()
+        c.execute('BEGIN IMMEDIATE')
+        os.write(begins[1], b'....')
+        for _ in range(2): os.read(waits[0], 1)
+        c.execute('COMMIT')
+        return 'ok'
+    os.read(begins[0], 1)
     c = connect(timeout=60) if k % 2 else own()
     for n in range(300): c.execute('UPDATE t SET v = v + 1')
-    if k % 2 == 0: assert calls, 'it never waited'
     return 'ok'
-all_ok(processes(4, work))
+all_ok(processes(5, work))
 assert value() == 1200, value()
 "
             ),
