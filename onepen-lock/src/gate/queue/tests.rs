@@ -403,7 +403,7 @@ fn who_was_taken_off_the_line_goes_back_to_its_old_place() {
     let (a, b, c) = (world.place(0), world.place(65), world.place(66));
     taken(&a, NOW);
     let ticket = b.enter(NOW);
-    c.enter(NOW);
+    let last = c.enter(NOW);
     let mut watched = Watched::default();
     for taken_off in [true, false] {
         match taken_off {
@@ -416,8 +416,21 @@ fn who_was_taken_off_the_line_goes_back_to_its_old_place() {
         assert_eq!(page.slots[65].ticket.load(SeqCst), ticket);
         assert_eq!(a.first(None), Some(65));
     }
-    // The bit alone is as good as nothing.
-    page.header.waiting[1].fetch_and(!(1 << 1), SeqCst);
-    b.look(ticket, &mut watched, NOW, SLICE);
-    assert!(world.stands_in_line(65));
+    // The ticket alone is as good as nothing, whoever else stands in line.
+    for (place, ticket) in [(&b, ticket), (&c, last)] {
+        page.header.waiting[1].fetch_and(!(1 << (place.slot % 64)), SeqCst);
+        place.look(ticket, &mut watched, NOW, SLICE);
+        assert!(world.stands_in_line(place.slot));
+    }
+}
+
+#[test]
+fn a_turn_that_nobody_wants_is_let_go_once() {
+    let page = blank();
+    let world = Fake::of(&page);
+    let a = world.place(0);
+    let turn = taken(&a, NOW);
+    assert!(a.hand_over(turn, None));
+    assert_eq!(world.turn(), None);
+    assert_eq!(a.turn().serial, turn.serial.wrapping_add(1));
 }
