@@ -28,6 +28,18 @@ pub(super) const BUGS: &[Bug] = &[
         by: lock_test("gate", "order::nobody_gets_the_turn_before_those_who_wait"),
     },
     Bug {
+        what: "who was passed over before it had SQLite's lock writes all the same",
+        file: "onepen-lock/src/gate/seat.rs",
+        changes: &[(
+            "line.turn = line.turn.and_then(|turn| place.confirm(turn));",
+            "line.turn = line.turn.map(|turn| place.confirm(turn).unwrap_or(turn));",
+        )],
+        by: lock_test(
+            "gate",
+            "stop::who_was_stopped_between_the_turn_and_the_lock_gets_to_know_that_it_was_passed_over",
+        ),
+    },
+    Bug {
         what: "who was written over never knows its turn again",
         file: QUEUE,
         changes: &[(
