@@ -29,8 +29,8 @@ usage: cargo xtask programs [options] [FILTER]
   --quick            fewer transactions, shorter; times are told, not demanded (for CI)
   --stock            only the programs as they are
   --transactions N   of each process, where transactions are counted (1500)
-  --runs N           how often what is timed is measured each way (11)
-  --seconds S        how long each of those lasts (3)
+  --runs N           how often what is timed is measured each way (5)
+  --seconds S        how long each of those lasts (12)
   --kills N          how many workers are killed (200)
   --extension FILE   a built extension (else it is built: -p onepen-vfs)
   --python FILE      the Python whose sqlite3 is used (python3)
@@ -163,8 +163,8 @@ fn parse(words: Vec<String>) -> Result<Option<Options>, Failure> {
         quick: false,
         stock: false,
         transactions: 1500,
-        runs: 11,
-        seconds: 3.0,
+        runs: 5,
+        seconds: 12.0,
         kills: 200,
         extension: None,
         python: "python3".into(),
